@@ -1,0 +1,44 @@
+# The same targets for people and CI. A fresh machine needs Python 3.10 or newer, and make.
+#
+#   make demo          the whole way through, on a real application
+#   make test          unit and conformance tests
+#   make lint          ruff, mypy --strict
+#   make bench         benchmarks, each against a peer or the bare limit in the same run
+#   make proof         the long forms of what the guarantees claim
+#   make integration   through a real proxy, in containers
+#   make ci            all of it, as CI runs it
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PACKAGES := packages/shared packages/client packages/server
+MANIFESTS := $(wildcard packages/*/pyproject.toml) requirements/dev.txt
+
+.PHONY: setup
+setup: $(READY)
+
+$(READY): $(MANIFESTS)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(PACKAGES:%=--editable %)
+	@touch $@
+
+.PHONY: test
+test: $(READY)
+	$(BIN)/python -m pytest -m "not system and not long"
+
+.PHONY: lint
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+.PHONY: format
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: clean
+clean:
+	rm -rf $(VENV) demo results .coverage* .mypy_cache .ruff_cache .hypothesis

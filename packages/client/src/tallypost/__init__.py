@@ -1,0 +1,3 @@
+"""Transparent telemetry."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,3 @@
+"""The makers' side of Tallypost."""
+
+__version__ = "0.1.0"

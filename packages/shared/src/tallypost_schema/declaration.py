@@ -1,0 +1,275 @@
+"""The declaration, ``telemetry.toml``: all that may ever leave, why, who owns it, until when.
+
+Takes   the text of a file.
+Gives   a `Declaration`, or every problem of the file at once.
+Never   reads a file; never asks what day it is (a day is handed in).
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from . import limits, names
+from .errors import DeclarationInvalid
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FieldKind: TypeAlias = Literal["count", "seconds", "bytes", "flag"]
+FIELD_KINDS: tuple[FieldKind, ...] = ("count", "seconds", "bytes", "flag")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What every declared name has: a reason, an owner, an end (None: never) and a rate."""
+
+    why: str
+    owner: str
+    expires: datetime.date | None
+    rate: float
+
+    def expired(self, today: datetime.date) -> bool:
+        """Whether it may leave no more; the day it expires on is the first such day."""
+        return self.expires is not None and today >= self.expires
+
+
+@dataclass(frozen=True)
+class Counter(Entry):
+    """A counter, with the buckets that may leave."""
+
+    buckets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Histogram(Entry):
+    """A histogram, with its edges in rising order."""
+
+    edges: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stack(Entry):
+    """A stack counter: how many frames at most, and of which packages."""
+
+    depth: int = 8
+    packages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Event(Entry):
+    """An event: for each field a tuple of words, or a kind of number."""
+
+    fields: dict[str, tuple[str, ...] | FieldKind] = field(default_factory=dict)
+
+    def accepts(self, key: str, value: object) -> bool:
+        """Whether `value` is what field `key` is declared to be."""
+        allowed = self.fields.get(key)
+        if allowed is None:
+            return False
+        if isinstance(allowed, tuple):
+            return isinstance(value, str) and value in allowed
+        if allowed == "flag":
+            return isinstance(value, bool)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        if allowed != "seconds" and not isinstance(value, int):
+            return False
+        return math.isfinite(value) and 0 <= value <= limits.count_max
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """A whole ``telemetry.toml``."""
+
+    application: str
+    contact: str
+    about: str | None
+    consent_version: int
+    counters: dict[str, Counter]
+    histograms: dict[str, Histogram]
+    stacks: dict[str, Stack]
+    events: dict[str, Event]
+    counter_names: frozenset[str] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        declared = set(self.counters)
+        for name, counter in self.counters.items():
+            declared.update(f"{name}:{bucket}" for bucket in counter.buckets)
+        for name, histogram in self.histograms.items():
+            declared.update(f"{name}:{bucket}" for bucket in names.histogram_buckets(histogram.edges))
+        object.__setattr__(self, "counter_names", frozenset(declared))
+
+    def names_counter(self, counter: str) -> bool:
+        """Whether a key of ``counters`` (a name, or a name and bucket) is declared."""
+        return counter in self.counter_names
+
+    def names_stack(self, stack: str) -> bool:
+        """Whether a key of ``stacks`` (a name, then frames) is declared."""
+        return stack.partition("\n")[0] in self.stacks
+
+
+def parse(text: str) -> Declaration:
+    """The declaration that `text` is.
+
+    Raises:
+        DeclarationInvalid: with a sentence for each problem of the whole file.
+    """
+    try:
+        value = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DeclarationInvalid([f"not TOML: {error}"]) from error
+    reader = _Reader()
+    declaration = reader.declaration(value)
+    if reader.problems:
+        raise DeclarationInvalid(reader.problems)
+    return declaration
+
+
+class _Reader:
+    """Reads a decoded file and gathers its problems, so that an author sees them all at once."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def declaration(self, value: dict[str, Any]) -> Declaration:
+        self._only(
+            value,
+            "",
+            ("application", "contact", "about", "consent_version", "counters", "histograms", "stacks", "events"),
+        )
+        application = self._text(value, "application", "")
+        if application and not names.is_application(application):
+            self._problem("application", application, names.APPLICATION_RULE)
+        version = value.get("consent_version", 1)
+        if type(version) is not int or not 1 <= version <= limits.count_max:
+            self._problem("consent_version", version, "a whole number from 1 on")
+        return Declaration(
+            application,
+            self._text(value, "contact", ""),
+            self._text(value, "about", "") if "about" in value else None,
+            version,
+            self._table(value, "counters", self._counter, names.is_name, names.NAME_RULE),
+            self._table(value, "histograms", self._histogram, names.is_name, names.NAME_RULE),
+            self._table(value, "stacks", self._stack, names.is_stack_name, names.STACK_RULE),
+            self._table(value, "events", self._event, names.is_name, names.NAME_RULE),
+        )
+
+    def _counter(self, value: dict[str, Any], where: str, entry: dict[str, Any]) -> Counter:
+        self._only(value, where, ("why", "owner", "expires", "rate", "buckets"))
+        return Counter(**entry, buckets=self._words(value, "buckets", where, names.is_bucket, names.BUCKET_RULE))
+
+    def _histogram(self, value: dict[str, Any], where: str, entry: dict[str, Any]) -> Histogram:
+        self._only(value, where, ("why", "owner", "expires", "rate", "edges"))
+        edges = value.get("edges")
+        rule = "a list of rising positive numbers that differ when spelled with six digits ([0.1, 1, 10])"
+        if not (
+            isinstance(edges, list)
+            and edges
+            and all(type(edge) in (int, float) and math.isfinite(edge) and edge > 0 for edge in edges)
+            and all(low < high for low, high in itertools.pairwise(edges))
+            and len({format(edge, "g") for edge in edges}) == len(edges)
+        ):
+            self._problem(f"{where}.edges", edges, rule)
+            edges = [1]
+        return Histogram(**entry, edges=tuple(float(edge) for edge in edges))
+
+    def _stack(self, value: dict[str, Any], where: str, entry: dict[str, Any]) -> Stack:
+        self._only(value, where, ("why", "owner", "expires", "rate", "depth", "packages"))
+        depth = value.get("depth", 8)
+        if type(depth) is not int or not 1 <= depth <= 32:
+            self._problem(f"{where}.depth", depth, "a whole number from 1 to 32")
+        is_package, rule = (lambda text: all(part.isidentifier() for part in text.split("."))), "names of packages"
+        return Stack(**entry, depth=depth, packages=self._words(value, "packages", where, is_package, rule))
+
+    def _event(self, value: dict[str, Any], where: str, entry: dict[str, Any]) -> Event:
+        self._only(value, where, ("why", "owner", "expires", "rate", "fields"))
+        fields: dict[str, tuple[str, ...] | FieldKind] = {}
+        given = value.get("fields", {})
+        if not isinstance(given, dict) or len(given) > limits.event_fields_max:
+            self._problem(f"{where}.fields", given, f"a table of at most {limits.event_fields_max} fields")
+            given = {}
+        for key, kind in given.items():
+            place = f"{where}.fields.{key}"
+            if not names.is_field(key):
+                self._problem(place, key, names.FIELD_RULE)
+            if isinstance(kind, list):
+                fields[key] = self._words(given, key, f"{where}.fields", _is_word, "printable words")
+            elif kind in FIELD_KINDS:
+                fields[key] = kind
+            else:
+                self._problem(place, kind, 'a list of words, "count", "seconds", "bytes" or "flag"')
+        return Event(**entry, fields=fields)
+
+    def _table(
+        self,
+        value: dict[str, Any],
+        table: str,
+        make: Callable[[dict[str, Any], str, dict[str, Any]], Any],
+        is_name: Callable[[str], bool],
+        rule: str,
+    ) -> dict[str, Any]:
+        given = value.get(table, {})
+        if not isinstance(given, dict):
+            self._problem(table, given, f'tables such as [{table}."cmd/export"]')
+            return {}
+        entries = {}
+        for name, body in given.items():
+            where = f'{table}."{name}"'
+            if not is_name(name):
+                self._problem(where, name, rule)
+            elif not isinstance(body, dict):
+                self._problem(where, body, "a table with why, owner and expires")
+            else:
+                entries[name] = make(body, where, self._entry(body, where))
+        return entries
+
+    def _entry(self, value: dict[str, Any], where: str) -> dict[str, Any]:
+        expires = value.get("expires")
+        if expires != "never" and type(expires) is not datetime.date:
+            self._problem(f"{where}.expires", expires, 'a date (2027-06-01) or "never"')
+        rate = value.get("rate", 1.0)
+        if type(rate) not in (int, float) or not 0 <= rate <= 1:
+            self._problem(f"{where}.rate", rate, "a number from 0 to 1")
+            rate = 0.0
+        until = expires if type(expires) is datetime.date else None
+        why, owner = self._text(value, "why", where), self._text(value, "owner", where)
+        return {"why": why, "owner": owner, "expires": until, "rate": float(rate)}
+
+    def _text(self, value: dict[str, Any], key: str, where: str) -> str:
+        text = value.get(key)
+        if isinstance(text, str) and text.strip():
+            return text
+        self._problem(f"{where}.{key}" if where else key, text, "some text; it is needed")
+        return ""
+
+    def _words(
+        self, value: dict[str, Any], key: str, where: str, is_word: Callable[[str], bool], rule: str
+    ) -> tuple[str, ...]:
+        words = value.get(key, [])
+        if not isinstance(words, list) or not all(isinstance(word, str) and is_word(word) for word in words):
+            self._problem(f"{where}.{key}", words, f"a list of {rule}")
+            return ()
+        return tuple(dict.fromkeys(words))
+
+    def _only(self, value: dict[str, Any], where: str, allowed: tuple[str, ...]) -> None:
+        for key in value:
+            if key not in allowed:
+                self.problems.append(
+                    f"{where + '.' if where else ''}{key} is not a key of this table, allowed are {', '.join(allowed)}"
+                )
+
+    def _problem(self, key: str, given: object, allowed: str) -> None:
+        shown = "missing" if given is None else ascii(given)[:80]
+        self.problems.append(f"{key} is {shown}, allowed is {allowed}")
+
+
+def _is_word(text: str) -> bool:
+    return 0 < len(text) <= limits.field_characters_max and not names.has_control(text)

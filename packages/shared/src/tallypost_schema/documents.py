@@ -1,0 +1,228 @@
+"""The two documents that are posted, upload report and event batch, and the rules beyond their types.
+
+Takes   bytes, or structs.
+Gives   structs that keep every rule, or bytes with the keys in their fixed order.
+Never   looks at a declaration, a clock or a disk.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import re
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from . import limits, names, strict_json
+from .errors import Invalid
+
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=limits.count_max)]
+Hex32: TypeAlias = Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+Struct_ = TypeVar("Struct_", bound=Struct)
+Field: TypeAlias = str | bool | int | float
+
+_AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z", re.ASCII)
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+
+
+class Program(Struct, frozen=True):
+    """One executable of an application, in one version, on one kind of system."""
+
+    program: str
+    version: str
+    python: str
+    os: str
+    arch: str
+
+
+class ProgramCounts(Program, frozen=True):
+    """What one program counted: counters by name, stacks by name and frames."""
+
+    counters: dict[str, Count]
+    stacks: dict[str, Count]
+
+    def key(self) -> Program:
+        """The program alone, without what it counted."""
+        return Program(self.program, self.version, self.python, self.os, self.arch)
+
+
+class Report(Struct, frozen=True):
+    """An upload report: of one UTC day, what declaration and upload config name."""
+
+    v: Literal[1]
+    kind: Literal["report"]
+    x: Annotated[float, Meta(ge=0, lt=1)]
+    id: Hex32
+    app: str
+    day: str
+    previous: str | None
+    config: str | None
+    programs: list[ProgramCounts]
+
+
+class Event(Struct, frozen=True):
+    """A declared event, or ``{}``: one that keeps its place and says nothing."""
+
+    name: str | UnsetType = UNSET
+    at: str | UnsetType = UNSET
+    fields: dict[str, Field] | UnsetType = UNSET
+
+
+class Batch(Struct, frozen=True):
+    """Consecutive events of one session, from index `first`, of which the first `lost` are lost."""
+
+    v: Literal[1]
+    kind: Literal["events"]
+    app: str
+    session: Hex32
+    first: Count
+    lost: Count
+    terminal: Count | None
+    program: Program
+    events: list[Event]
+
+    @property
+    def last(self) -> int:
+        """The index of the last event that this batch accounts for; `first` - 1 if there is none."""
+        return self.first + self.lost + len(self.events) - 1
+
+
+Document: TypeAlias = Report | Batch
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode(document: Document) -> bytes:
+    """The document's bytes: UTF-8 JSON without insignificant space, keys in their fixed order."""
+    return _encoder.encode(document)
+
+
+def decode_report(body: bytes) -> Report:
+    """The upload report that `body` is.
+
+    Raises:
+        Malformed: not one strict JSON object.
+        Invalid: an object that breaks a report's rules.
+    """
+    return report_of(strict_json.decode(body))
+
+
+def decode_batch(body: bytes) -> Batch:
+    """The event batch that `body` is.
+
+    Raises:
+        Malformed: not one strict JSON object.
+        Invalid: an object that breaks a batch's rules.
+    """
+    return batch_of(strict_json.decode(body))
+
+
+def report_of(value: dict[str, Any]) -> Report:
+    """The upload report in a decoded object; unknown keys are left out.
+
+    Raises:
+        Invalid: it breaks a report's rules.
+    """
+    report = _convert(value, Report)
+    _require(names.is_application(report.app), "app", report.app, names.APPLICATION_RULE)
+    _require_day("day", report.day)
+    if report.previous is not None:
+        _require_day("previous", report.previous)
+    if report.config is not None:
+        _require(names.is_label(report.config), "config", report.config, "1 to 64 printable characters, or null")
+    for program in report.programs:
+        _check_program(program)
+        for counter in program.counters:
+            _require(names.is_counter(counter), "counters", counter, f"{names.NAME_RULE}, at most one :bucket")
+        for stack in program.stacks:
+            _require(names.is_stack(stack), "stacks", stack, f"{names.STACK_RULE}, frames module:function:+line")
+    return report
+
+
+def batch_of(value: dict[str, Any]) -> Batch:
+    """The event batch in a decoded object; unknown keys are left out.
+
+    Raises:
+        Invalid: it breaks a batch's rules.
+    """
+    batch = _convert(value, Batch)
+    _require(names.is_application(batch.app), "app", batch.app, names.APPLICATION_RULE)
+    _check_program(batch.program)
+    for event in batch.events:
+        _check_event(event)
+    if batch.last > limits.count_max:
+        raise Invalid(f"the batch's last index is {batch.last}, allowed is {limits.count_max} at most")
+    if batch.terminal is not None and batch.terminal < batch.last:
+        raise Invalid(f"terminal is {batch.terminal}, below the batch's own last index {batch.last}")
+    if not batch.events and batch.lost == 0 and batch.terminal != batch.last:
+        raise Invalid(
+            "a batch without events has a lost range, or closes its session: then first is terminal + 1; "
+            f"given were first {batch.first}, lost 0, terminal {batch.terminal}"
+        )
+    return batch
+
+
+def day_of(text: str) -> datetime.date | None:
+    """The UTC day that `text` spells as YYYY-MM-DD, or None."""
+    if _DAY.fullmatch(text) is None:
+        return None
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def session_x(session: str) -> float:
+    """The number in [0, 1) by which a session's events are sampled: its first 13 hex digits by 16¹³."""
+    return int(session[:13], 16) / 16**13  # 52 bits, so that the quotient is exact
+
+
+def _convert(value: object, kind: type[Struct_]) -> Struct_:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise Invalid(str(error)) from error
+
+
+def _check_program(program: Program) -> None:
+    _require(names.is_program(program.program), "program", program.program, names.PROGRAM_RULE)
+    for key in ("version", "python", "os", "arch"):
+        text = getattr(program, key)
+        _require(names.is_label(text), key, text, "1 to 64 printable characters")
+
+
+def _check_event(event: Event) -> None:
+    if event.name is UNSET and event.at is UNSET and event.fields is UNSET:
+        return
+    if event.name is UNSET or event.at is UNSET or event.fields is UNSET:
+        raise Invalid("an event has name, at and fields, or is {}")
+    _require(names.is_name(event.name), "name", event.name, names.NAME_RULE)
+    _require(_is_time(event.at), "at", event.at, "a UTC time as 2026-11-24T10:00:00.123Z")
+    if len(event.fields) > limits.event_fields_max:
+        raise Invalid(f"an event has {len(event.fields)} fields, allowed are {limits.event_fields_max}")
+    for key, field in event.fields.items():
+        _require(names.is_field(key), "fields", key, names.FIELD_RULE)
+        if isinstance(field, str):
+            fits = len(field) <= limits.field_characters_max and not names.has_control(field)
+            _require(fits, key, field, "200 printable characters at most")
+        elif isinstance(field, bool):
+            continue
+        elif not (math.isfinite(field) and 0 <= field <= limits.count_max):
+            raise Invalid(f"field {key} is {field}, allowed is a number from 0 to {limits.count_max}")
+
+
+def _is_time(text: str) -> bool:
+    if _AT.fullmatch(text) is None or day_of(text[:10]) is None:
+        return False
+    return text[11:13] <= "23" and text[14:16] <= "59" and text[17:19] <= "60"
+
+
+def _require_day(key: str, text: str) -> None:
+    _require(day_of(text) is not None, key, text, "a day as 2026-11-24")
+
+
+def _require(holds: bool, key: str, given: str, allowed: str) -> None:
+    if not holds:
+        raise Invalid(f"{key} is {given[:80]!a}, allowed is {allowed}")

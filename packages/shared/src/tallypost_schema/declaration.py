@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
-import math
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +24,8 @@ else:
     import tomli as tomllib
 
 FieldKind: TypeAlias = Literal["count", "seconds", "bytes", "flag"]
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
 FIELD_KINDS: tuple[FieldKind, ...] = ("count", "seconds", "bytes", "flag")
 
 
@@ -82,7 +84,7 @@ class Event(Entry):
             return False
         if allowed != "seconds" and not isinstance(value, int):
             return False
-        return math.isfinite(value) and 0 <= value <= limits.count_max
+        return 0 <= value <= limits.count_max  # A comparison takes whole numbers of any length; NaN fails it.
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,9 @@ def parse(text: str) -> Declaration:
     """
     try:
         value = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError as error:
+        raise DeclarationInvalid(["not TOML that can be read: nested too deep"]) from error
+    except ValueError as error:  # TOMLDecodeError is one; so is the refusal of a number with thousands of digits.
         raise DeclarationInvalid([f"not TOML: {error}"]) from error
     reader = _Reader()
     declaration = reader.declaration(value)
@@ -162,34 +166,38 @@ class _Reader:
             self._table(value, "events", self._event, names.is_name, names.NAME_RULE),
         )
 
-    def _counter(self, value: dict[str, Any], where: str, entry: dict[str, Any]) -> Counter:
+    def _counter(self, value: dict[str, Any], name: str, where: str, entry: dict[str, Any]) -> Counter:
         self._only(value, where, ("why", "owner", "expires", "rate", "buckets"))
-        return Counter(**entry, buckets=self._words(value, "buckets", where, names.is_bucket, names.BUCKET_RULE))
+        buckets = self._words(value, "buckets", where, names.is_bucket, names.BUCKET_RULE)
+        self._fit(name, buckets, f"{where}.buckets")
+        return Counter(**entry, buckets=buckets)
 
-    def _histogram(self, value: dict[str, Any], where: str, entry: dict[str, Any]) -> Histogram:
+    def _histogram(self, value: dict[str, Any], name: str, where: str, entry: dict[str, Any]) -> Histogram:
         self._only(value, where, ("why", "owner", "expires", "rate", "edges"))
         edges = value.get("edges")
         rule = "a list of rising positive numbers that differ when spelled with six digits ([0.1, 1, 10])"
         if not (
             isinstance(edges, list)
             and edges
-            and all(type(edge) in (int, float) and math.isfinite(edge) and edge > 0 for edge in edges)
+            and all(type(edge) in (int, float) and 0 < edge <= sys.float_info.max for edge in edges)
             and all(low < high for low, high in itertools.pairwise(edges))
             and len({format(edge, "g") for edge in edges}) == len(edges)
         ):
             self._problem(f"{where}.edges", edges, rule)
-            edges = [1]
-        return Histogram(**entry, edges=tuple(float(edge) for edge in edges))
+            edges = []
+        edges = tuple(float(edge) for edge in edges)
+        self._fit(name, names.histogram_buckets(edges), f"{where}.edges")
+        return Histogram(**entry, edges=edges)
 
-    def _stack(self, value: dict[str, Any], where: str, entry: dict[str, Any]) -> Stack:
+    def _stack(self, value: dict[str, Any], name: str, where: str, entry: dict[str, Any]) -> Stack:
         self._only(value, where, ("why", "owner", "expires", "rate", "depth", "packages"))
         depth = value.get("depth", 8)
-        if type(depth) is not int or not 1 <= depth <= 32:
-            self._problem(f"{where}.depth", depth, "a whole number from 1 to 32")
+        if type(depth) is not int or not 1 <= depth <= limits.stack_frames_max:
+            self._problem(f"{where}.depth", depth, f"a whole number from 1 to {limits.stack_frames_max}")
         is_package, rule = (lambda text: all(part.isidentifier() for part in text.split("."))), "names of packages"
         return Stack(**entry, depth=depth, packages=self._words(value, "packages", where, is_package, rule))
 
-    def _event(self, value: dict[str, Any], where: str, entry: dict[str, Any]) -> Event:
+    def _event(self, value: dict[str, Any], name: str, where: str, entry: dict[str, Any]) -> Event:
         self._only(value, where, ("why", "owner", "expires", "rate", "fields"))
         fields: dict[str, tuple[str, ...] | FieldKind] = {}
         given = value.get("fields", {})
@@ -197,7 +205,7 @@ class _Reader:
             self._problem(f"{where}.fields", given, f"a table of at most {limits.event_fields_max} fields")
             given = {}
         for key, kind in given.items():
-            place = f"{where}.fields.{key}"
+            place = f"{where}.fields.{_spelled(key)}"
             if not names.is_field(key):
                 self._problem(place, key, names.FIELD_RULE)
             if isinstance(kind, list):
@@ -212,7 +220,7 @@ class _Reader:
         self,
         value: dict[str, Any],
         table: str,
-        make: Callable[[dict[str, Any], str, dict[str, Any]], Any],
+        make: Callable[[dict[str, Any], str, str, dict[str, Any]], Any],
         is_name: Callable[[str], bool],
         rule: str,
     ) -> dict[str, Any]:
@@ -222,13 +230,13 @@ class _Reader:
             return {}
         entries = {}
         for name, body in given.items():
-            where = f'{table}."{name}"'
+            where = f"{table}.{_quoted(name)}"
             if not is_name(name):
                 self._problem(where, name, rule)
             elif not isinstance(body, dict):
                 self._problem(where, body, "a table with why, owner and expires")
             else:
-                entries[name] = make(body, where, self._entry(body, where))
+                entries[name] = make(body, name, where, self._entry(body, where))
         return entries
 
     def _entry(self, value: dict[str, Any], where: str) -> dict[str, Any]:
@@ -255,21 +263,44 @@ class _Reader:
     ) -> tuple[str, ...]:
         words = value.get(key, [])
         if not isinstance(words, list) or not all(isinstance(word, str) and is_word(word) for word in words):
-            self._problem(f"{where}.{key}", words, f"a list of {rule}")
+            self._problem(f"{where}.{_spelled(key)}", words, f"a list of {rule}")
             return ()
         return tuple(dict.fromkeys(words))
 
     def _only(self, value: dict[str, Any], where: str, allowed: tuple[str, ...]) -> None:
         for key in value:
             if key not in allowed:
-                self.problems.append(
-                    f"{where + '.' if where else ''}{key} is not a key of this table, allowed are {', '.join(allowed)}"
-                )
+                place = f"{where}.{_spelled(key)}" if where else _spelled(key)
+                self.problems.append(f"{place} is not a key of this table, allowed are {', '.join(allowed)}")
+
+    def _fit(self, name: str, buckets: tuple[str, ...], place: str) -> None:
+        """Name and bucket make one counter: one that is too long would make every report that holds it invalid."""
+        for bucket in buckets:
+            if not names.is_counter(f"{name}:{bucket}"):
+                allowed = limits.name_characters_max - len(name) - 1
+                self._problem(place, bucket, f"{max(allowed, 0)} characters at most behind a name of {len(name)}")
 
     def _problem(self, key: str, given: object, allowed: str) -> None:
-        shown = "missing" if given is None else ascii(given)[:80]
-        self.problems.append(f"{key} is {shown}, allowed is {allowed}")
+        self.problems.append(f"{key} is {_shown(given)}, allowed is {allowed}")
 
 
 def _is_word(text: str) -> bool:
     return 0 < len(text) <= limits.field_characters_max and not names.has_control(text)
+
+
+def _shown(given: object) -> str:
+    if given is None:
+        return "missing"
+    try:
+        return ascii(given)[:80]
+    except (ValueError, RecursionError):  # Hexadecimal digits in thousands; tables in tables in tables.
+        return "too large to show"
+
+
+def _spelled(key: str) -> str:
+    return key if _BARE_KEY.fullmatch(key) else _quoted(key)
+
+
+def _quoted(key: str) -> str:
+    """A key as a file spells it; one that is long or has other characters is cut and escaped."""
+    return f'"{ascii(key)[1:-1][: limits.name_characters_max]}"'

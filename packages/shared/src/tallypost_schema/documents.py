@@ -8,8 +8,8 @@ Never   looks at a declaration, a clock or a disk.
 from __future__ import annotations
 
 import datetime
-import math
 import re
+from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -23,7 +23,8 @@ Hex32: TypeAlias = Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 Struct_ = TypeVar("Struct_", bound=Struct)
 Field: TypeAlias = str | bool | int | float
 
-_AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z", re.ASCII)
+# Without leap seconds: neither a clock of Python nor the archive's columns have them.
+_AT = re.compile(r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?Z", re.ASCII)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
@@ -91,6 +92,13 @@ class Batch(Struct, frozen=True):
 
 Document: TypeAlias = Report | Batch
 
+_COUNTER_RULE = f"{names.NAME_RULE}, at most one :bucket"
+_FRAMES_RULE = f"{names.STACK_RULE}, frames module:function:+line"
+_LABEL_RULE = f"1 to {limits.label_characters_max} printable characters"
+_FIELD_TEXT_RULE = f"{limits.field_characters_max} printable characters at most"
+_DAY_RULE = "a day as 2026-11-24"
+_AT_RULE = "a UTC time as 2026-11-24T10:00:00.123Z"
+
 _encoder = msgspec.json.Encoder()
 
 
@@ -126,18 +134,22 @@ def report_of(value: dict[str, Any]) -> Report:
         Invalid: it breaks a report's rules.
     """
     report = _convert(value, Report)
-    _require(names.is_application(report.app), "app", report.app, names.APPLICATION_RULE)
-    _require_day("day", report.day)
-    if report.previous is not None:
-        _require_day("previous", report.previous)
-    if report.config is not None:
-        _require(names.is_label(report.config), "config", report.config, "1 to 64 printable characters, or null")
+    if not names.is_application(report.app):
+        raise _refused("app", report.app, names.APPLICATION_RULE)
+    if day_of(report.day) is None:
+        raise _refused("day", report.day, _DAY_RULE)
+    if report.previous is not None and day_of(report.previous) is None:
+        raise _refused("previous", report.previous, f"{_DAY_RULE}, or null")
+    if report.config is not None and not names.is_label(report.config):
+        raise _refused("config", report.config, f"{_LABEL_RULE}, or null")
     for program in report.programs:
         _check_program(program)
         for counter in program.counters:
-            _require(names.is_counter(counter), "counters", counter, f"{names.NAME_RULE}, at most one :bucket")
+            if not names.is_counter(counter):
+                raise _refused("counters", counter, _COUNTER_RULE)
         for stack in program.stacks:
-            _require(names.is_stack(stack), "stacks", stack, f"{names.STACK_RULE}, frames module:function:+line")
+            if not names.is_stack(stack):
+                raise _refused("stacks", stack, _FRAMES_RULE)
     return report
 
 
@@ -148,7 +160,8 @@ def batch_of(value: dict[str, Any]) -> Batch:
         Invalid: it breaks a batch's rules.
     """
     batch = _convert(value, Batch)
-    _require(names.is_application(batch.app), "app", batch.app, names.APPLICATION_RULE)
+    if not names.is_application(batch.app):
+        raise _refused("app", batch.app, names.APPLICATION_RULE)
     _check_program(batch.program)
     for event in batch.events:
         _check_event(event)
@@ -166,12 +179,7 @@ def batch_of(value: dict[str, Any]) -> Batch:
 
 def day_of(text: str) -> datetime.date | None:
     """The UTC day that `text` spells as YYYY-MM-DD, or None."""
-    if _DAY.fullmatch(text) is None:
-        return None
-    try:
-        return datetime.date.fromisoformat(text)
-    except ValueError:
-        return None
+    return _day_of(text) if len(text) == 10 else None
 
 
 def session_x(session: str) -> float:
@@ -187,42 +195,48 @@ def _convert(value: object, kind: type[Struct_]) -> Struct_:
 
 
 def _check_program(program: Program) -> None:
-    _require(names.is_program(program.program), "program", program.program, names.PROGRAM_RULE)
-    for key in ("version", "python", "os", "arch"):
-        text = getattr(program, key)
-        _require(names.is_label(text), key, text, "1 to 64 printable characters")
+    if not names.is_program(program.program):
+        raise _refused("program", program.program, names.PROGRAM_RULE)
+    if not names.is_label(program.version):
+        raise _refused("version", program.version, _LABEL_RULE)
+    if not names.is_label(program.python):
+        raise _refused("python", program.python, _LABEL_RULE)
+    if not names.is_label(program.os):
+        raise _refused("os", program.os, _LABEL_RULE)
+    if not names.is_label(program.arch):
+        raise _refused("arch", program.arch, _LABEL_RULE)
 
 
 def _check_event(event: Event) -> None:
-    if event.name is UNSET and event.at is UNSET and event.fields is UNSET:
-        return
     if event.name is UNSET or event.at is UNSET or event.fields is UNSET:
+        if event.name is UNSET and event.at is UNSET and event.fields is UNSET:
+            return
         raise Invalid("an event has name, at and fields, or is {}")
-    _require(names.is_name(event.name), "name", event.name, names.NAME_RULE)
-    _require(_is_time(event.at), "at", event.at, "a UTC time as 2026-11-24T10:00:00.123Z")
+    if not names.is_name(event.name):
+        raise _refused("name", event.name, names.NAME_RULE)
+    if _AT.fullmatch(event.at) is None or day_of(event.at[:10]) is None:
+        raise _refused("at", event.at, _AT_RULE)
     if len(event.fields) > limits.event_fields_max:
         raise Invalid(f"an event has {len(event.fields)} fields, allowed are {limits.event_fields_max}")
     for key, field in event.fields.items():
-        _require(names.is_field(key), "fields", key, names.FIELD_RULE)
+        if not names.is_field(key):
+            raise _refused("fields", key, names.FIELD_RULE)
         if isinstance(field, str):
-            fits = len(field) <= limits.field_characters_max and not names.has_control(field)
-            _require(fits, key, field, "200 printable characters at most")
-        elif isinstance(field, bool):
-            continue
-        elif not (math.isfinite(field) and 0 <= field <= limits.count_max):
-            raise Invalid(f"field {key} is {field}, allowed is a number from 0 to {limits.count_max}")
+            if len(field) > limits.field_characters_max or names.has_control(field):
+                raise _refused(f"field {key}", field, _FIELD_TEXT_RULE)
+        elif not 0 <= field <= limits.count_max:  # A comparison takes whole numbers of any length; NaN fails it.
+            raise _refused(f"field {key}", str(field), f"a number from 0 to {limits.count_max}")
 
 
-def _is_time(text: str) -> bool:
-    if _AT.fullmatch(text) is None or day_of(text[:10]) is None:
-        return False
-    return text[11:13] <= "23" and text[14:16] <= "59" and text[17:19] <= "60"
+@lru_cache(maxsize=64)  # Few days are within the horizon, and every event has one.
+def _day_of(text: str) -> datetime.date | None:
+    if _DAY.fullmatch(text) is None:
+        return None
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError:
+        return None
 
 
-def _require_day(key: str, text: str) -> None:
-    _require(day_of(text) is not None, key, text, "a day as 2026-11-24")
-
-
-def _require(holds: bool, key: str, given: str, allowed: str) -> None:
-    if not holds:
-        raise Invalid(f"{key} is {given[:80]!a}, allowed is {allowed}")
+def _refused(key: str, given: str, allowed: str) -> Invalid:
+    return Invalid(f"{key} is {given[:80]!a}, allowed is {allowed}")

@@ -16,6 +16,8 @@ decoded_bytes_max = 8 << 20
 
 # A document is four levels deep. Readers with a stack of their own survive 32 anywhere.
 nesting_max = 32
+# Objects and arrays cost a reader memory that their two bytes do not show: 8 MiB of the shortest events have 320,000.
+containers_max = 1 << 19
 
 # What a decoder must hold for one frame; zstd's own default for a level up to 19 is within it.
 zstd_window_bytes_max = 8 << 20
@@ -26,6 +28,8 @@ zstd_frames_max = 64
 name_characters_max = 200
 # Some ten frames of `module:function:+line`.
 stack_bytes_max = 4096
+# More frames than fit into a stack's bytes would be a promise that is not kept.
+stack_frames_max = 32
 application_characters_max = 100
 program_characters_max = 100
 # Versions and platform strings are short; a longer one would be a place to hide text in.

@@ -55,7 +55,7 @@ def is_receipt_of(body: bytes, document: bytes) -> bool:
     """Whether `body` is the receipt of exactly these bytes."""
     try:
         receipt = msgspec.json.decode(body, type=Receipt)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return False
     return receipt.stored == hash_of(document)
 
@@ -64,5 +64,5 @@ def error_in(body: bytes) -> ErrorDetail | None:
     """The error that `body` tells in our form, or None: then somebody else answered."""
     try:
         return msgspec.json.decode(body, type=ErrorBody).error
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return None

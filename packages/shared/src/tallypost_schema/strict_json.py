@@ -7,7 +7,6 @@ Never   accepts what two readers could read differently: duplicate keys, NaN, lo
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import msgspec
@@ -15,54 +14,61 @@ import msgspec
 from . import limits
 from .errors import Malformed
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
-_NO_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
+_NO_MARKS = bytes(set(range(256)) - set(b'{}[]:"'))
 _TO_ROUND = bytes.maketrans(b"{}[]", b"()()")
+
+_decoder = msgspec.json.Decoder()
+_encoder = msgspec.json.Encoder()
 
 
 def decode(body: bytes) -> dict[str, Any]:
     """The one JSON object that `body` is.
 
     Raises:
-        Malformed: `body` is not one UTF-8 JSON object, repeats a key, or is nested too deep.
+        Malformed: `body` is not one UTF-8 JSON object, repeats a key, is nested too deep or has too many containers.
     """
+    opened = body.count(b"{") + body.count(b"[")
+    # With so few brackets nothing can be too deep or too many. Else those in strings are left out.
+    marks = _marks(body) if opened > limits.nesting_max else b""
+    containers = marks.count(b"{") + marks.count(b"[")
+    if containers > limits.containers_max:
+        raise Malformed(f"{containers} objects and arrays, allowed are {limits.containers_max} in one document")
     try:
-        value = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        value = _decoder.decode(body)
+        if _is_too_deep(marks):
+            raise RecursionError
+        again = _encoder.encode(value)
+    except RecursionError as error:
+        raise Malformed(f"nested deeper than the {limits.nesting_max} levels allowed") from error
+    except (msgspec.MsgspecError, ValueError) as error:  # ValueError: bytes that are not UTF-8, too many digits.
         raise Malformed(f"not JSON: {error}") from error
     if not isinstance(value, dict):
         raise Malformed(f"the document is a JSON {_kind(value)}, allowed is one object")
-    # msgspec keeps the last of two equal keys in silence, so the keys are counted in the text as well:
-    # outside of strings every colon belongs to one key.
-    structure = _STRING.sub(b"", body)
-    depth = _depth(structure)
-    if depth > limits.nesting_max:
-        raise Malformed(f"nested deeper than the {limits.nesting_max} levels allowed")
-    if structure.count(b":") != _keys(value):
+    # Of two equal keys the decoder keeps the last in silence, and then what it read is shorter than the text: outside
+    # of strings every colon belongs to one key. Our own clients' documents come back byte for byte.
+    if again != body and _marks(again).count(b":") != _marks(body).count(b":"):
         raise Malformed("an object has the same key twice")
     return value
 
 
-def _depth(structure: bytes) -> int:
-    """How deep brackets are nested; counting ends one above the limit."""
-    brackets = structure.translate(_TO_ROUND, _NO_BRACKETS)
-    depth = 0
-    while brackets and depth <= limits.nesting_max:
-        brackets = brackets.replace(b"()", b"")
-        depth += 1
-    return depth
+def _marks(text: bytes) -> bytes:
+    """The braces, brackets and colons of a JSON text that stand outside of strings, in their order."""
+    if b"\\" in text:  # Only strings hold backslashes. Without these pairs every quote begins or ends a string.
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    # Two quotes side by side may go, also as the end of one string and the begin of the next: what stands before and
+    # behind them stays inside or outside. A regular expression for strings takes ten times as long.
+    marks = text.translate(None, _NO_MARKS).replace(b'""', b"")
+    return b"".join(marks.split(b'"')[::2])
 
 
-def _keys(value: dict[str, Any] | list[Any]) -> int:
-    keys, waiting = 0, [value]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            keys += len(value)
-            waiting += [item for item in value.values() if isinstance(item, (dict, list))]
-        else:
-            waiting += [item for item in value if isinstance(item, (dict, list))]
-    return keys
+def _is_too_deep(marks: bytes) -> bool:
+    """Whether brackets, each with its partner, are nested deeper than allowed."""
+    brackets = marks.translate(_TO_ROUND, b":")
+    for _ in range(limits.nesting_max):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"()", b"")  # The innermost level of each branch.
+    return bool(brackets)
 
 
 def _kind(value: object) -> str:

@@ -1,0 +1,7 @@
+"""``python -m tallypost``: the command."""
+
+import sys
+
+from .cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""The ``tallypost`` command: for the people whose machine counts."""

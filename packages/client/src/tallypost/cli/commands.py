@@ -1,0 +1,189 @@
+"""What each command prints: results on standard output, everything else on standard error.
+
+Takes   the daily work of one application.
+Gives   an exit status.
+Never   decides anything.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tallypost_schema import declaration
+from tallypost_schema.errors import DeclarationInvalid
+
+from ..daily import Daily
+
+if TYPE_CHECKING:
+    from ..consent import Mode
+
+COMMANDS = {
+    "status": ("the mode, what decided it, where the files are, what waits, what was lost", "tallypost status --json"),
+    "on": ("say yes: what is counted from tomorrow on may be posted", "tallypost --app example.org/mytool on"),
+    "local": ("count for yourself alone: nothing is posted", "tallypost local"),
+    "off": ("say no: nothing is counted, nothing is posted", "tallypost off"),
+    "show": ("what has been counted, today included", "tallypost show --json"),
+    "report": ("make the local reports of the days that are over, now", "tallypost report"),
+    "preview": ("print the exact bytes of each document that would be posted next", "tallypost preview"),
+    "upload": ("report, and post what may leave, now", "tallypost upload"),
+    "forget": ("remove everything of the application from this machine; an off is kept", "tallypost forget"),
+    "check": ("check a telemetry.toml", "tallypost check telemetry.toml"),
+}
+
+_SOURCES = {
+    "constructor": "the application switched it off",
+    "system file": "this machine's administrator (/etc/tallypost/mode)",
+    "DO_NOT_TRACK": "the variable DO_NOT_TRACK",
+    "TALLYPOST": "the variable TALLYPOST",
+    "CI": "the variable CI",
+    "test runner": "a test runner",
+    "mode file": "the saved answer",
+    "default": "nobody yet: this is the default",
+}
+
+
+def status(daily: Daily, *, as_json: bool) -> int:
+    """The facts, or a page of sentences."""
+    facts = daily.status()
+    if as_json:
+        print(json.dumps(facts))
+        return 0
+    print(f"{facts['application']}: {facts['mode']}")
+    print(f"  decided by   {_SOURCES[facts['source']]}" + (f", since {facts['since']}" if facts["since"] else ""))
+    print(f"  files        {facts['dir']}")
+    print(f"  reports      {facts['reports']} local")
+    print(f"  documents    {facts['pending']} pending, {facts['sent']} sent, {facts['refused']} refused")
+    print(f"  endpoint     {facts['endpoint'] or 'none known'}")
+    if facts["next_try"]:
+        print(f"  next try     not before {facts['next_try']}")
+    for reason, n in facts["losses"].items():
+        print(f"  lost         {n} {reason}")
+    return 0
+
+
+def on(daily: Daily, *, as_json: bool) -> int:
+    """Save a yes."""
+    return _set_mode(daily, "on", as_json)
+
+
+def local(daily: Daily, *, as_json: bool) -> int:
+    """Save that counting is for the user alone."""
+    return _set_mode(daily, "local", as_json)
+
+
+def off(daily: Daily, *, as_json: bool) -> int:
+    """Save a no."""
+    return _set_mode(daily, "off", as_json)
+
+
+def show(daily: Daily, *, as_json: bool) -> int:
+    """Counts by day and program."""
+    facts = daily.show()
+    if as_json:
+        print(json.dumps(facts))
+        return 0
+    if not facts["days"]:
+        print("Nothing has been counted.", file=sys.stderr)
+    for day in facts["days"]:
+        print(day["day"])
+        for program in day["programs"]:
+            print(f"  {program['program']} {program['version']} (Python {program['python']}, {program['os']})")
+            for name, n in {**program["counters"], **program["stacks"]}.items():
+                print(f"  {n:>12,}  {name}".replace("\n", "\n" + " " * 18))
+    return 0
+
+
+def report(daily: Daily, *, as_json: bool) -> int:
+    """Phases one and two."""
+    made = daily.report()
+    if as_json:
+        print(json.dumps({"made": made}))
+        return 0
+    for day in made:
+        print(daily.directory.local_report(day))
+    if not made:
+        print("No day that is over was without a report.", file=sys.stderr)
+    return 0
+
+
+def preview(daily: Daily, *, as_json: bool) -> int:
+    """The exact bytes, one document a line."""
+    shown = daily.preview()
+    for document in shown.documents:
+        sys.stdout.buffer.write(document + b"\n")
+    sys.stdout.buffer.flush()
+    if shown.word is not None:
+        print(f"tallypost: {shown.word}", file=sys.stderr)
+    elif not shown.documents:
+        print("tallypost: nothing would be posted", file=sys.stderr)
+    return 0
+
+
+def upload(daily: Daily, *, as_json: bool) -> int:
+    """All three phases, in the foreground."""
+    result = daily.upload(progress=lambda sentence: print(f"tallypost: {sentence}", file=sys.stderr))
+    if as_json:
+        print(json.dumps({"sent": result.sent, "nothing_left": result.nothing_left, "sentence": result.sentence}))
+    else:
+        print(result.sentence)
+    return 0 if result.nothing_left else 3
+
+
+def forget(daily: Daily, *, as_json: bool) -> int:
+    """Remove everything, but keep an off."""
+    daily.forget()
+    _say(
+        as_json, {"forgotten": daily.directory.path}, f"Removed all of {daily.directory.application} from this machine."
+    )
+    return 0
+
+
+def check(file: str, *, as_json: bool) -> int:
+    """Problems of a telemetry.toml, a line each."""
+    problems: list[str] = []
+    try:
+        declared = declaration.parse(Path(file).read_text("utf-8"))
+        today = datetime.datetime.now(tz=datetime.timezone.utc).date()
+        tables = (declared.counters, declared.histograms, declared.stacks, declared.events)
+        for table in tables:
+            problems += [
+                f'"{name}" expired on {entry.expires}' for name, entry in table.items() if entry.expired(today)
+            ]
+    except (OSError, UnicodeDecodeError) as error:
+        problems = [f"cannot be read: {error}"]
+    except DeclarationInvalid as error:
+        problems = error.problems
+    if as_json:
+        print(json.dumps({"file": file, "problems": problems}))
+    for problem in problems:
+        print(f"{file}: {problem}", file=sys.stderr)
+    if not problems and not as_json:
+        print(f"{file}: no problems")
+    return 1 if problems else 0
+
+
+def _set_mode(daily: Daily, mode: Mode, as_json: bool) -> int:
+    withdrawn = daily.set_mode(mode, who="user")
+    decided = daily.decide()
+    application = daily.directory.application
+    sentence = {
+        "on": f"{application}: on. What is counted from tomorrow (UTC) on may be posted; `tallypost preview` shows it.",
+        "local": f"{application}: local. Counts stay on this machine.",
+        "off": f"{application}: off. Nothing is counted and nothing is posted.",
+    }[mode]
+    if withdrawn:
+        sentence += f" {len(withdrawn)} document(s) that waited will not be sent."
+    if mode != "on":
+        sentence += " A post that is under way at this moment (10 s at most) may still arrive."
+    if decided.mode != mode:
+        sentence += f" In this environment the mode is {decided.mode}: decided by {_SOURCES[decided.source]}."
+    _say(as_json, {"mode": decided.mode, "saved": mode, "withdrawn": withdrawn}, sentence)
+    return 0
+
+
+def _say(as_json: bool, facts: dict[str, Any], sentence: str) -> None:
+    print(json.dumps(facts) if as_json else sentence)

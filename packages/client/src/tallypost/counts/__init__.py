@@ -1,0 +1,1 @@
+"""The counts of one process, as they grow: at rest in ``counts/*.count``."""

@@ -1,0 +1,168 @@
+"""The recorder: gives each counter a cell of the count file in force, and changes the file at midnight.
+
+Takes   what a counter could not do alone: its first increment of a day, a bucket, a wrong value.
+Gives   cells, each for the instants of one UTC day.
+Never   raises, prints, or lets a count of one day into the file of another.
+"""
+
+from __future__ import annotations
+
+import sys
+from _thread import RLock
+
+from tallypost_schema import names
+
+from .. import limits, losses
+from ..clock import day_bounds
+from .count_file import MemoryCells
+from .counter import Counter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..seams import Clock
+    from .count_file import CountFile
+
+COUNT_MAX = 2**53 - 1
+
+
+class Recorder:
+    """All counters of one process, and the file that they count in."""
+
+    def __init__(self, *, take: Callable[[float], CountFile | MemoryCells], clock: Clock) -> None:
+        """`take` opens the count file for an instant; any error of it means counting in memory for a while."""
+        self._take, self._clock = take, clock
+        self._counters: dict[str, Counter] = {}
+        self._attached: dict[str, Counter] = {}
+        self._cells: CountFile | MemoryCells = MemoryCells()
+        self._begin = self._end = 0.0
+        self._waiting: list[tuple[Counter, int]] = []
+        # Protects everything here. Re-entrant, because a signal handler or a destructor may count in the middle of it.
+        self._lock = RLock()
+        self._busy = False
+        # Without a GIL an increment is no single step: no counter keeps a cell, and each takes the lock.
+        self._hands_out_cells = getattr(sys, "_is_gil_enabled", lambda: True)()
+        self.memory_reason: str | None = None
+
+    def counter(self, name: str) -> Counter:
+        """The one counter of that name in this process."""
+        counter = self._counters.get(name)
+        if counter is None:
+            counter = self._counters.setdefault(name, Counter(name, recorder=self, now=self._clock.now))
+        return counter
+
+    def count(self, counter: Counter, n: object, bucket: object) -> None:
+        """Count what the counter's own fast path did not: never raises."""
+        try:
+            if not isinstance(n, int) or n < 0:
+                self.lose(losses.DROPPED_VALUES)
+            elif n > 0:
+                if bucket is not None:
+                    self._count_bucket(counter.name, n, bucket)
+                self._queue(counter, n)
+        except Exception as problem:  # noqa: BLE001  # The host must not notice; the reason is kept for `status`.
+            self.memory_reason = f"{type(problem).__name__}: {problem}"
+
+    def lose(self, reason: str) -> None:
+        """Count one loss under its own counter."""
+        self._queue(self.counter(reason), 1)
+
+    def change_file(self) -> None:
+        """Have the next increment of every counter open a file anew: the mode has changed."""
+        with self._lock:
+            self._detach_all()
+            self._begin = self._end = 0.0
+
+    def forget_parent(self) -> None:
+        """In a child after a fork: leave the file to the parent, and take one of our own when something is counted."""
+        self._lock, self._busy, self._waiting = RLock(), False, []
+        self._detach_all()
+        self._begin = self._end = 0.0
+        cells, self._cells = self._cells, MemoryCells()
+        cells.close()
+
+    def close(self) -> None:
+        """Give the file up, so that another process may take it. Counting goes on when something is counted."""
+        with self._lock:
+            self.change_file()
+            cells, self._cells = self._cells, MemoryCells()
+            cells.close()
+
+    def _count_bucket(self, name: str, n: int, bucket: object) -> None:
+        full = f"{name}:{bucket}"
+        if full not in self._counters:
+            if not (isinstance(bucket, str) and names.is_counter(full)):
+                self.lose(losses.DROPPED_BUCKETS)
+                return
+            if len(self._counters) >= limits.names_per_file_max:
+                self.lose(losses.DROPPED_NAMES)
+                return
+        self.counter(full).inc(n)
+
+    def _queue(self, counter: Counter, n: int) -> None:
+        """Add under the lock; what a signal handler counts meanwhile, in the same thread, is added after it."""
+        self._waiting.append((counter, n))
+        while True:
+            with self._lock:
+                if self._busy:
+                    return
+                self._busy = True
+                try:
+                    while self._waiting:
+                        self._add(*self._waiting.pop())
+                finally:
+                    self._busy = False
+            if not self._waiting:
+                return
+
+    def _add(self, counter: Counter, n: int) -> None:
+        now = self._clock.now()
+        if not self._begin <= now < self._end:
+            self._open(now)
+        cell = self._cell(counter.name)
+        if cell is None:
+            counter, cell = self.counter(losses.DROPPED_NAMES), self._cell(losses.DROPPED_NAMES)
+            if cell is None:
+                return  # Opening a file makes this cell, so it is there unless that failed, and then it is memory.
+            n = 1
+            cell[0] = min(cell[0] + n, COUNT_MAX)
+            return
+        cell[0] = min(cell[0] + n, COUNT_MAX)
+        if self._hands_out_cells:
+            counter.attach(cell, self._begin, self._end)
+            self._attached[counter.name] = counter
+
+    def _cell(self, name: str) -> memoryview | None:
+        try:
+            return self._cells.cell(name)
+        except OSError as problem:
+            self.memory_reason = f"the count file could not grow: {problem}"
+            return None
+
+    def _open(self, now: float) -> None:
+        self._detach_all()
+        old, old_begin, old_end = self._cells, self._begin, self._end
+        begin, end = day_bounds(now)
+        try:
+            self._cells = self._take(now)
+            self.memory_reason = None
+        except Exception as problem:  # noqa: BLE001  # Whatever the disk or the lookup of it says: memory will do.
+            self._cells, end = MemoryCells(), min(end, now + limits.memory_seconds_max)
+            self.memory_reason = f"{type(problem).__name__}: {problem}"
+        self._begin, self._end = begin, end
+        if type(old) is MemoryCells and begin <= old_begin < old_end <= day_bounds(now)[1]:
+            self._carry_over(old)
+        old.close()
+
+    def _carry_over(self, old: MemoryCells) -> None:
+        """What was counted in memory on this very day goes into the file that could be opened at last."""
+        for name, cell in old.cells.items():
+            target = self._cell(name)
+            if target is not None:
+                target[0] = min(target[0] + cell[0], COUNT_MAX)
+
+    def _detach_all(self) -> None:
+        attached, self._attached = self._attached, {}
+        for counter in attached.values():
+            counter.detach()

@@ -1,0 +1,427 @@
+"""The daily work of one state directory: what is done about reports and uploads, and what a person asks to see.
+
+Takes   a state directory, what is known of the application's last run, and the seams.
+Gives   the three phases, the user's answer saved, and facts for `status`, `show`, `preview`.
+Never   runs while something is recorded: it is loaded by commands, the uploader, and questions of the application.
+"""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from tallypost_schema import declaration as declarations
+from tallypost_schema import documents, upload_config
+from tallypost_schema import limits as shared_limits
+from tallypost_schema.declaration import Declaration
+from tallypost_schema.documents import Program
+from tallypost_schema.errors import DeclarationInvalid, SchemaError
+from tallypost_schema.own import PREFIX
+from tallypost_schema.upload_config import UploadConfig
+
+from . import limits, losses
+from .clock import day_of, spelled
+from .consent import SYSTEM_FILE, Decision, ModeLine, decide, is_test_runner, parse_mode_line
+from .disk import text_of
+from .errors import NoAnswer, WrongUse
+from .randomness import SystemRandom
+from .reports import local_report
+from .reports.fold import leaving_programs
+from .reports.look import Look, look
+from .reports.reporter import Reported, Reporter
+from .seams import Clock, Disk, Random
+from .state_directory import StateDirectory
+from .uploads.manager import State, UploadManager
+from .uploads.pending import Pending, documents_in
+from .uploads.worker import Progress, UploadWorker
+
+if TYPE_CHECKING:
+    from .consent import Mode
+    from .uploads.transport import Transport
+
+
+@dataclass(frozen=True)
+class LastRun:
+    """What commands know of an application: what its last run wrote down."""
+
+    application: str
+    program: str
+    version: str
+    endpoint: str
+    declaration: str
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The documents that would be posted next; `word` says so if they would not be, as things stand."""
+
+    documents: list[bytes]
+    word: str | None
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """What an upload came to; `sentence` is for people."""
+
+    nothing_left: bool
+    sent: int
+    sentence: str
+
+
+class _Cached(msgspec.Struct):
+    """The last upload config, and the ETag it came with."""
+
+    etag: str | None
+    config: UploadConfig
+
+
+class Daily:
+    """Phases one to three of one application, and the questions about it."""
+
+    def __init__(
+        self,
+        directory: StateDirectory,
+        *,
+        last_run: LastRun,
+        declaration: bytes | None,
+        default: str,
+        environ: Mapping[str, str],
+        clock: Clock,
+        disk: Disk,
+        random: Random | None = None,
+    ) -> None:
+        self.directory, self.last_run = directory, last_run
+        self._default, self._environ = default, environ
+        self._clock, self._disk = clock, disk
+        self._random = random if random is not None else SystemRandom()
+        self._declaration = _parsed(declaration)
+        self._pending = Pending(directory, disk=disk)
+        self._reporter = Reporter(directory, record=self._pending.record, disk=disk, clock=clock, random=self._random)
+
+    # ---------------------------------------------------------------- consent
+
+    def decide(self) -> Decision:
+        """What may be done now, by everything that was said."""
+        main = sys.modules.get("__main__")
+        return decide(
+            default=self._default,
+            system_file=self._text(SYSTEM_FILE),
+            environ=self._environ,
+            test_runner=is_test_runner(self._environ, main),
+            mode_file=self._text(self.directory.mode),
+            consent_version=self._declaration.consent_version if self._declaration is not None else None,
+        )
+
+    def saved(self) -> ModeLine | None:
+        """The saved answer; None if there is none, or none that can be read."""
+        text = self._text(self.directory.mode)
+        return parse_mode_line(text) if text is not None else None
+
+    def set_mode(self, mode: Mode, *, who: Literal["user", "application", "administrator"]) -> list[str]:
+        """Save an answer; a no empties ``pending/``. Returns the names of the documents that were withdrawn.
+
+        *on* said again under the same consent version changes nothing: what was begun under the first yes may leave.
+
+        Raises:
+            WrongUse: `mode` is not a mode.
+            OSError: the answer could not be saved.
+        """
+        if mode not in ("on", "local", "off"):
+            raise WrongUse("mode", mode, '"on", "local" or "off"')
+        version = self._declaration.consent_version if self._declaration is not None else 1
+        saved = self.saved()
+        if not (saved is not None and saved.mode == mode and (mode != "on" or saved.consent_version == version)):
+            line = ModeLine(mode, day_of(self._clock.now()), version, who)
+            self._disk.make_folder(self.directory.path)
+            self._disk.replace(self.directory.mode, f"{line}\n".encode())
+        if mode == "on":
+            return []
+        return self._pending.withdraw("withdrawn", losses.REFUSALS["withdrawn"])
+
+    # ---------------------------------------------------------------- the three phases
+
+    def report(self) -> list[str]:
+        """Phases one and two, now; the days of the reports that were made. In mode *off* nothing is done."""
+        if self.decide().mode == "off":
+            return []
+        return self._report(self._cached_config()).made
+
+    def preview(self) -> Preview:
+        """Phases one and two, then the bytes of what would be posted next.
+
+        In mode *local* the documents of the days that are over, as they would be had the yes come before them.
+        """
+        mode = self.decide().mode
+        if mode == "off":
+            return Preview([], "the mode is off: nothing is counted, nothing would be posted")
+        seen = self._report(self._cached_config()).seen
+        if mode == "on":
+            return Preview([self._pending.read(name) for name in self._pending.names()], None)
+        return Preview(
+            self._as_if_yes(seen),
+            "the mode is local: nothing is posted; this is what would be, had you said yes before these days",
+        )
+
+    def upload(self, *, progress: Progress = lambda sentence: None, now: bool = True) -> Uploaded:
+        """All three phases. `now`: whatever the next try was set to; else only what is due."""
+        decision = self.decide()
+        if decision.mode != "on":
+            made = self.report()
+            self._set_not_before(limits.next_try_after_success_seconds)
+            reported = f"; {len(made)} local report(s) made" if made else ""
+            return Uploaded(True, 0, f"Nothing may leave: the mode is {decision.mode} ({decision.source}){reported}.")
+        lock = self._disk.try_lock(self.directory.uploader_lock)
+        if lock is None:
+            return Uploaded(False, 0, "Another uploader is at work on this directory; try again when it is done.")
+        try:
+            return self._upload(progress, now)
+        finally:
+            lock.release()
+
+    def is_due(self) -> bool:
+        """Whether the time of the next try has come; also where nothing says when it is."""
+        text = self._text(self.directory.not_before)
+        wait = not_before_in(text) - self._clock.now()
+        return wait <= 0 or wait > limits.backoff_seconds_max
+
+    def _upload(self, progress: Progress, now: bool) -> Uploaded:
+        from .uploads.transport import HttpxTransport
+
+        until = self._clock.now() + limits.run_seconds_max
+        endpoint = self.endpoint()
+        transport = HttpxTransport()
+        config = self._fetch_config(endpoint, transport, progress) if endpoint else self._cached_config()
+        for day in self._report(config).made:
+            progress(f"reported {day}")
+        waiting = len(self._pending.names())
+        if endpoint is None or (config is not None and config.paused):
+            why = "no endpoint is known" if endpoint is None else "the server asks clients to pause"
+            self._set_not_before(limits.next_try_after_success_seconds)
+            return Uploaded(waiting == 0, 0, f"Nothing was posted: {why}; {waiting} document(s) wait.")
+        manager = UploadManager(
+            self._upload_state(), now=self._clock.now, draw=self._random.fraction, save=self._save_upload_state
+        )
+        if now:
+            manager.try_all_now()
+        self._pending.observe(manager.document_recorded)
+        self._pending.scan()
+        worker = UploadWorker(
+            manager,
+            self._pending,
+            endpoint=endpoint,
+            transport=transport,
+            gate=self._held_back,
+            clock=self._clock,
+            progress=progress,
+        )
+        session = worker.work(until)
+        self._pending.retain(limits.sent_documents_kept, limits.refused_documents_kept)
+        earliest = manager.earliest_try()
+        delay = limits.next_try_after_success_seconds
+        self._set_not_before(delay if earliest is None else max(earliest - self._clock.now(), 0.0))
+        left = len(self._pending.names())
+        sentence = f"Posted {session.sent} document(s); {session.why}."
+        if left:
+            trouble = f" ({session.last_trouble})" if session.last_trouble else ""
+            sentence = f"Posted {session.sent} document(s); {left} still wait: {session.why}{trouble}."
+        return Uploaded(left == 0, session.sent, sentence)
+
+    def _report(self, config: UploadConfig | None) -> Reported:
+        return self._reporter.report(self.saved(), config)
+
+    def _held_back(self, name: str) -> str | None:
+        """The gate before each post: the mode file is read again, so that a no is heard between two documents."""
+        saved = self.saved()
+        if self.decide().mode != "on" or saved is None:
+            return "withdrawn"
+        if self._pending.begun_under(name) != str(saved):
+            return "other-yes"
+        day = documents.day_of(name.removesuffix(".json"))
+        today = datetime.date.fromisoformat(day_of(self._clock.now()))
+        if day is not None and day < today - datetime.timedelta(days=shared_limits.horizon_days):
+            return "too-old"
+        return None
+
+    # ---------------------------------------------------------------- the upload config
+
+    def endpoint(self) -> str | None:
+        """Where documents are posted, if that is known."""
+        from .telemetry import is_endpoint
+
+        endpoint = self._environ.get("TALLYPOST_ENDPOINT") or self.last_run.endpoint
+        return endpoint if endpoint and is_endpoint(endpoint) else None
+
+    def _fetch_config(self, endpoint: str, transport: Transport, progress: Progress) -> UploadConfig | None:
+        """The upload config of now; where it cannot be had, the last one."""
+        cached = self._cached()
+        url = f"{endpoint.rstrip('/')}/v1/config/{self.directory.application}"
+        try:
+            answer = transport.get(url, cached.etag if cached is not None else None)
+            if answer.status == 200:
+                config = upload_config.decode(answer.body)
+                kept = msgspec.json.encode(_Cached(answer.headers.get("etag"), config))
+                self._disk.replace(self.directory.upload_config, kept, durable=False)
+                return config
+            if answer.status != 304:
+                progress(f"the upload config could not be had (HTTP {answer.status}); the last one holds")
+        except (NoAnswer, SchemaError) as error:
+            progress(f"the upload config could not be had ({error}); the last one holds")
+        return cached.config if cached is not None else None
+
+    def _cached_config(self) -> UploadConfig | None:
+        cached = self._cached()
+        return cached.config if cached is not None else None
+
+    def _cached(self) -> _Cached | None:
+        try:
+            return msgspec.json.decode(self._disk.read(self.directory.upload_config), type=_Cached)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+
+    # ---------------------------------------------------------------- what people ask
+
+    def status(self) -> dict[str, Any]:
+        """The facts behind ``tallypost status``; the keys of its ``--json`` come first."""
+        decision = self.decide()
+        seen = look(self.directory, disk=self._disk)
+        pending = self._pending.names()
+        sent = _documents(self._disk, self.directory.sent)
+        refused = _documents(self._disk, self.directory.refused)
+        not_before = not_before_in(self._text(self.directory.not_before))
+        return {
+            "mode": decision.mode,
+            "source": decision.source,
+            "since": decision.since,
+            "dir": self.directory.path,
+            "pending": len(pending),
+            "sent": len(sent),
+            "refused": len(refused),
+            "next_try": spelled(not_before) if decision.mode == "on" and not_before else None,
+            "losses": self._losses(seen),
+            "application": self.directory.application,
+            "endpoint": self.endpoint(),
+            "reports": len(seen.reports),
+            "last_sent": sent[-1] if sent else None,
+            "declaration": "none" if self._declaration is None else self.last_run.declaration,
+        }
+
+    def show(self) -> dict[str, Any]:
+        """All that has been counted, by day, today included; the shape of ``tallypost show --json``."""
+        seen = look(self.directory, disk=self._disk)
+        days: dict[str, dict[Program, dict[str, int]]] = {}
+        for report in seen.reports:
+            for program in report.programs:
+                _add(days, report.day, program.key(), {**program.counters, **program.stacks})
+        through = seen.counted_through()
+        for file in seen.files:
+            known = through.get(file.file, {})
+            rest = {name: n for name, value in file.values.items() if (n := value - known.get(name, 0)) > 0}
+            if rest:
+                _add(days, file.day, file.program, rest)
+        return {
+            "days": [
+                {"day": day, "programs": [_shown(program, counts) for program, counts in programs.items()]}
+                for day, programs in sorted(days.items())
+            ]
+        }
+
+    def forget(self) -> None:
+        """Remove everything of this application from this machine, but keep an *off*."""
+        text = self._text(self.directory.mode)
+        saved = parse_mode_line(text) if text is not None else None
+        said_off = text is not None and (saved is None or saved.mode == "off")
+        if self._disk.exists(self.directory.path):
+            self._disk.remove_tree(self.directory.path)
+        if said_off:
+            line = saved or ModeLine("off", day_of(self._clock.now()), 1, "user")
+            self._disk.make_folder(self.directory.path)
+            self._disk.replace(self.directory.mode, f"{line}\n".encode())
+
+    def _as_if_yes(self, seen: Look) -> list[bytes]:
+        today = datetime.date.fromisoformat(day_of(self._clock.now()))
+        oldest = (today - datetime.timedelta(days=shared_limits.horizon_days)).isoformat()
+        shown = []
+        for report in seen.reports:
+            rests = [(report.programs[one.program].key(), one.declaration, one.added()) for one in report.sources]
+            programs = leaving_programs(rests, seen, config=self._cached_config(), x=report.x, today=today)
+            if programs and report.day >= oldest:
+                shown.append(local_report.document_of(report, programs))
+        return shown
+
+    def _losses(self, seen: Look) -> dict[str, int]:
+        found: dict[str, int] = {}
+        through = seen.counted_through()
+        for report in seen.reports:
+            for program in report.programs:
+                for name, n in program.counters.items():
+                    if name.startswith(PREFIX):
+                        found[name.removeprefix(PREFIX)] = found.get(name.removeprefix(PREFIX), 0) + n
+        for file in seen.files:
+            for name, value in file.values.items():
+                n = value - through.get(file.file, {}).get(name, 0)
+                if name.startswith(PREFIX) and n > 0:
+                    found[name.removeprefix(PREFIX)] = found.get(name.removeprefix(PREFIX), 0) + n
+        if seen.damaged:
+            found[losses.DAMAGED_COUNT_FILES] = len(seen.damaged)
+        return found
+
+    # ---------------------------------------------------------------- small files
+
+    def _upload_state(self) -> State:
+        try:
+            state = msgspec.json.decode(self._disk.read(self.directory.upload_state), type=State)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return State()
+        waiting = set(self._pending.names())
+        state.next_try = {name: at for name, at in state.next_try.items() if name in waiting}
+        state.failures = {name: n for name, n in state.failures.items() if name in waiting}
+        return state
+
+    def _save_upload_state(self, state: State) -> None:
+        self._disk.replace(self.directory.upload_state, msgspec.json.encode(state), durable=False)
+
+    def _set_not_before(self, delay: float) -> None:
+        if self._disk.exists(self.directory.private):
+            at = self._clock.now() + delay
+            self._disk.replace(self.directory.not_before, f"{at:.0f}\n".encode(), durable=False)
+
+    def _text(self, path: str) -> str | None:
+        return text_of(self._disk, path)
+
+
+def not_before_in(text: str | None) -> float:
+    """The instant in ``private/not-before``; 0 where nothing readable is there."""
+    try:
+        return float(text or 0)
+    except ValueError:
+        return 0.0
+
+
+def _parsed(content: bytes | None) -> Declaration | None:
+    try:
+        return declarations.parse(content.decode()) if content is not None else None
+    except (UnicodeDecodeError, DeclarationInvalid):
+        return None
+
+
+def _documents(disk: Disk, folder: str) -> list[str]:
+    return documents_in(disk.names(folder))
+
+
+def _add(days: dict[str, dict[Program, dict[str, int]]], day: str, program: Program, counts: dict[str, int]) -> None:
+    total = days.setdefault(day, {}).setdefault(program, {})
+    for name, n in counts.items():
+        total[name] = total.get(name, 0) + n
+
+
+def _shown(program: Program, counts: dict[str, int]) -> dict[str, Any]:
+    return {
+        **msgspec.structs.asdict(program),
+        "counters": {name: n for name, n in sorted(counts.items()) if "\n" not in name},
+        "stacks": {name: n for name, n in sorted(counts.items()) if "\n" in name},
+    }

@@ -1,0 +1,288 @@
+"""The disk: the one way in. What others may read appears whole, and is durable when a call returns.
+
+Takes   paths and bytes.
+Gives   files that appear by link or rename, locks that never wait, and mapped blocks for count files.
+Never   knows what a file means.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .seams import Disk
+
+
+_FOLDER_MODE = 0o700
+_FILE_MODE = 0o600
+_UNFINISHED = ".tmp"
+
+
+class OsDisk:
+    """The operating system's file system."""
+
+    def read(self, path: str) -> bytes:
+        """The whole file."""
+        descriptor = os.open(path, os.O_RDONLY | _CLOEXEC)
+        try:
+            pieces = []
+            while piece := os.read(descriptor, 1 << 20):
+                pieces.append(piece)
+            return b"".join(pieces)
+        finally:
+            os.close(descriptor)
+
+    def names(self, folder: str) -> list[str]:
+        """The names in a folder, sorted."""
+        try:
+            return sorted(name for name in os.listdir(folder) if not name.endswith(_UNFINISHED))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def exists(self, path: str) -> bool:
+        """Whether something has that path."""
+        return os.path.lexists(path)
+
+    def make_folder(self, path: str) -> bool:
+        """Make a folder for this user alone, and its parents."""
+        try:
+            os.mkdir(path, _FOLDER_MODE)
+        except FileExistsError:
+            if not os.path.isdir(path):
+                raise
+            return False
+        except FileNotFoundError:
+            self.make_folder(os.path.dirname(path))
+            return self.make_folder(path)
+        _sync_folder(os.path.dirname(path))
+        return True
+
+    def is_ours(self, path: str) -> bool:
+        """Whether a folder belongs to the user who runs this process."""
+        return not hasattr(os, "geteuid") or os.stat(path).st_uid == os.geteuid()
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Put a whole, durable file there if there is none."""
+        unfinished = _write_unfinished(path, content, durable=True)
+        self.reach("before_link")
+        try:
+            os.link(unfinished, path)
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(unfinished)
+        self.reach("after_link")
+        _sync_folder(os.path.dirname(path))
+        return True
+
+    def replace(self, path: str, content: bytes, *, durable: bool = True) -> None:
+        """Put a whole file there, in place of what there is."""
+        unfinished = _write_unfinished(path, content, durable=durable)
+        self.reach("before_rename")
+        os.replace(unfinished, path)
+        if durable:
+            _sync_folder(os.path.dirname(path))
+
+    def move(self, source: str, target: str) -> None:
+        """Give a file another path, durably."""
+        os.replace(source, target)
+        # The new name first: after a power cut two names are better than none.
+        _sync_folder(os.path.dirname(target))
+        _sync_folder(os.path.dirname(source))
+
+    def remove(self, path: str) -> None:
+        """Remove a file."""
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return
+
+    def remove_tree(self, path: str) -> None:
+        """Remove a folder and all in it."""
+        import shutil
+
+        shutil.rmtree(path)
+
+    def try_lock(self, path: str) -> OsLock | None:
+        """Lock a file, made if need be, without waiting."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _CLOEXEC, _FILE_MODE)
+        if _lock(descriptor):
+            return OsLock(descriptor)
+        os.close(descriptor)
+        return None
+
+    def open_block(self, path: str) -> OsBlock | None:
+        """Lock and map a file that is there, without waiting."""
+        try:
+            descriptor = os.open(path, os.O_RDWR | _CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            # Between opening and locking the reporter may have folded the file and removed it: then the lock is
+            # on a file that nobody will ever read.
+            if _lock(descriptor) and _leads_to(path, descriptor):
+                return OsBlock(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        return None
+
+    def create_block(self, path: str, content: bytes, size: int) -> OsBlock | None:
+        """Make, lock and map a file of `size` reserved bytes that begins with `content`."""
+        unfinished = _unfinished(path)
+        descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | _CLOEXEC, _FILE_MODE)
+        try:
+            _reserve(descriptor, 0, size)
+            os.pwrite(descriptor, content, 0) if hasattr(os, "pwrite") else os.write(descriptor, content)
+            _lock(descriptor)  # Before it has its name: nobody else ever sees it unlocked.
+            block = OsBlock(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            os.unlink(unfinished)
+            raise
+        try:
+            os.link(unfinished, path)
+        except FileExistsError:
+            block.close()
+            return None
+        except BaseException:
+            block.close()
+            raise
+        finally:
+            os.unlink(unfinished)
+        return block
+
+    def reach(self, point: str) -> None:
+        """Nothing happens here on a real disk."""
+
+
+class OsLock:
+    """A lock on an open file."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Give it up by closing the file."""
+        os.close(self._descriptor)
+
+
+class OsBlock:
+    """A locked file, mapped and shared with the kernel."""
+
+    def __init__(self, descriptor: int) -> None:
+        import mmap
+
+        self._descriptor = descriptor
+        self._map = mmap.mmap(descriptor, 0)
+        self.view = memoryview(self._map)
+
+    def grow(self, size: int) -> None:
+        """Reserve and map `size` bytes. The old mapping stays until its views are gone: no reader of it stalls."""
+        import mmap
+
+        _reserve(self._descriptor, len(self.view), size - len(self.view))
+        self._map = mmap.mmap(self._descriptor, size)
+        self.view = memoryview(self._map)
+
+    def unlink(self, path: str) -> None:
+        """Remove the file while it is locked."""
+        if _leads_to(path, self._descriptor):
+            os.unlink(path)
+
+    def close(self) -> None:
+        """Unmap, close, and give up the lock unless a parent process shares it."""
+        self.view.release()
+        try:
+            self._map.close()
+        except BufferError:
+            # A view of a cell is still somewhere; the mapping goes with it.
+            self._map = None  # type: ignore[assignment]  # Only the reference is given up; the object is finished.
+        os.close(self._descriptor)
+
+
+def text_of(disk: Disk, path: str) -> str | None:
+    """A small file's text; None if there is none, empty if it cannot be read: what is damaged must not look absent."""
+    try:
+        return disk.read(path).decode("utf-8", "replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        return ""
+
+
+_CLOEXEC = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+def _unfinished(path: str) -> str:
+    return f"{path}.{os.getpid()}-{os.urandom(4).hex()}{_UNFINISHED}"
+
+
+def _write_unfinished(path: str, content: bytes, *, durable: bool) -> str:
+    unfinished = _unfinished(path)
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOEXEC, _FILE_MODE)
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        if durable:
+            os.fsync(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        os.unlink(unfinished)
+        raise
+    os.close(descriptor)
+    return unfinished
+
+
+def _reserve(descriptor: int, begin: int, count: int) -> None:
+    """Have the file system set blocks aside: a hole that cannot be filled later would be a SIGBUS in the host."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, begin, count)
+        return
+    os.lseek(descriptor, begin, os.SEEK_SET)
+    rest = memoryview(bytes(count))
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _leads_to(path: str, descriptor: int) -> bool:
+    try:
+        there, here = os.stat(path), os.fstat(descriptor)
+    except FileNotFoundError:
+        return False
+    return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+
+
+def _sync_folder(folder: str) -> None:
+    if sys.platform == "win32":
+        return  # Windows has no such call; a rename is in its journal.
+    descriptor = os.open(folder or ".", os.O_RDONLY | _CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock an open file without waiting: by flock, since a POSIX record lock goes when any descriptor is closed."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        # A byte far behind the content: Windows' locks keep others from reading what they cover.
+        os.lseek(descriptor, 1 << 40, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,43 @@
+"""Every bound of the client, each with its reason; those that the server shares stand in ``tallypost_schema.limits``.
+
+Takes   nothing.
+Gives   numbers; the unit stands in the name, the qualifier last.
+Never   a number that follows from another (relations are asserted in the tests).
+"""
+
+from __future__ import annotations
+
+# A count file begins with room for some three hundred names, so that most applications never grow one.
+count_file_bytes_first = 16 * 1024
+# Doubling up to this; an application with more names than fit here makes names without end.
+count_file_bytes_max = 4 * 1024 * 1024
+names_per_file_max = 10_000
+# As many processes of one program as may count at once in files; the next ones count in memory.
+slots_max = 512
+# How long a process counts in memory before it tries the disk again.
+memory_seconds_max = 300.0
+
+# One day's report waits in `pending/` at most to the horizon, so their number is bounded; this bounds a stray.
+pending_reports_max = 40
+
+# A server sees at most so many posts in a minute from one state directory (Glean's figures).
+posts_per_window_max = 15
+post_window_seconds = 60.0
+# After so many failures, or waits, in a row a session of work ends: the trouble is not the document's.
+failures_in_a_row_max = 3
+waits_in_a_row_max = 3
+# Backoff doubles from a minute to a day, with full jitter, so that a crowd does not come back at once.
+backoff_seconds_first = 60.0
+backoff_seconds_max = 86_400.0
+retry_after_seconds_max = 86_400.0
+# After a success there is nothing to do until the next day is over.
+next_try_after_success_seconds = 86_400.0
+
+post_seconds_max = 10.0
+run_seconds_max = 60.0
+answer_bytes_max = 64 * 1024
+
+# Kept so that a user can look back; never fewer than the horizon and a margin, or duplicates could be made.
+local_reports_kept = 90
+sent_documents_kept = 90
+refused_documents_kept = 30

@@ -1,0 +1,1 @@
+"""The daily reports: at rest in ``reports/local.<day>.json``."""

@@ -1,0 +1,308 @@
+"""The one place that wires: an application's telemetry, from its counters to its daily work.
+
+Takes   what the application's makers say once.
+Gives   counters and histograms; and, on demand, the day's work (``daily.py``), loaded only then.
+Never   touches the disk while being made; never lets recording fail.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from tallypost_schema import names
+
+from . import losses
+from .clock import SystemClock, day_of
+from .consent import SYSTEM_FILE, decide, is_test_runner
+from .counts.histogram import Histogram
+from .counts.recorder import Recorder
+from .disk import OsDisk, text_of
+from .errors import NoStateDirectory, WrongUse
+from .state_directory import README, StateDirectory, base_directory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, Literal
+
+    from .consent import Decision, Mode
+    from .counts.count_file import CountFile, MemoryCells
+    from .counts.counter import Counter
+    from .daily import Daily
+    from .seams import Clock, Disk
+
+
+class Telemetry:
+    """Counts what an application does, on the user's machine.
+
+    Args:
+        application: the registered name, such as ``example.org/mytool``; it names the state directory.
+        version: the program's version.
+        program: the executable; the application's last part if not given.
+        endpoint: the server that reports are posted to, if the user says yes.
+        declaration: the path of a ``telemetry.toml``, or ``"package:file"``. Without one nothing ever leaves.
+        dir: the folder under which state directories lie, like ``TALLYPOST_DIR``.
+        default: ``"local"``: count, for the user alone, until the user says otherwise. ``"off"``: do nothing.
+        uploader: who does the daily work: ``"process"`` (detached), ``"thread"`` (long-lived servers), ``"manual"``.
+
+    Raises:
+        WrongUse: an argument is not allowed. Nothing else here raises, and nothing here touches the disk.
+    """
+
+    def __init__(
+        self,
+        application: str,
+        version: str,
+        *,
+        program: str | None = None,
+        endpoint: str | None = None,
+        declaration: str | os.PathLike[str] | None = None,
+        dir: str | os.PathLike[str] | None = None,  # noqa: A002  # The promised name.
+        default: Literal["local", "off"] = "local",
+        uploader: Literal["process", "thread", "manual"] = "process",
+        clock: Clock | None = None,
+        disk: Disk | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        program = program if program is not None else application.rpartition("/")[2]
+        _require(names.is_application(application), "application", application, names.APPLICATION_RULE)
+        _require(names.is_program(program), "program", program, names.PROGRAM_RULE)
+        _require(names.is_label(version), "version", version, "1 to 64 printable characters")
+        _require(default in ("local", "off"), "default", default, '"local" or "off"')
+        _require(uploader in ("process", "thread", "manual"), "uploader", uploader, '"process", "thread" or "manual"')
+        _require(endpoint is None or is_endpoint(endpoint), "endpoint", endpoint, "an address such as https://host/")
+        self.application, self.version, self.program = application, version, program
+        self._endpoint, self._default, self._uploader = endpoint, default, uploader
+        self._declaration = os.fspath(declaration) if declaration is not None else None
+        self._environ = os.environ if environ is None else environ
+        self._clock = clock if clock is not None else SystemClock(self._environ)
+        self._disk = disk if disk is not None else OsDisk()
+        base = os.fspath(dir) if dir is not None else base_directory(self._environ)
+        self._directory = StateDirectory(base, application)
+        self._recorder = Recorder(take=self._take, clock=self._clock)
+        self._is_set_up = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
+
+    # ---------------------------------------------------------------- recording
+
+    def counter(self, name: str) -> Counter:
+        """The counter of that name.
+
+        Raises:
+            WrongUse: the name is outside the grammar.
+        """
+        _require(names.is_name(name), "counter", name, names.NAME_RULE)
+        return self._recorder.counter(name)
+
+    def histogram(self, name: str, edges: tuple[float, ...]) -> Histogram:
+        """A histogram: values are counted in the first bucket whose edge they do not exceed.
+
+        Raises:
+            WrongUse: the name is outside the grammar, or the edges are not rising positive numbers.
+        """
+        _require(names.is_name(name), "histogram", name, names.NAME_RULE)
+        edges = tuple(edges)
+        rising = all(0 < edge < float("inf") for edge in edges) and list(edges) == sorted(edges)
+        buckets = names.histogram_buckets(edges) if edges and rising else ()
+        _require(len(set(buckets)) == len(edges) + 1, "edges", edges, "rising positive numbers, such as (0.1, 1, 10)")
+        from time import perf_counter
+
+        counters = tuple(self._recorder.counter(f"{name}:{bucket}") for bucket in buckets)
+        return Histogram(
+            name, edges, counters, lose=lambda: self._recorder.lose(losses.DROPPED_VALUES), clock=perf_counter
+        )
+
+    # ---------------------------------------------------------------- what the user decides and sees
+
+    @property
+    def mode(self) -> Mode:
+        """What this process may do now: ``"on"``, ``"local"`` or ``"off"``."""
+        return self._daily().decide().mode
+
+    def set_mode(self, mode: Mode) -> None:
+        """Save the user's answer, as asked by the application.
+
+        Raises:
+            WrongUse: the mode is not one of the three.
+            OSError: the answer could not be saved.
+        """
+        self._daily().set_mode(mode, who="application")
+        self._recorder.change_file()
+
+    def status(self) -> dict[str, Any]:
+        """The mode, what decided it, where the files are, what waits, what was lost; as ``tallypost status --json``."""
+        status = self._daily().status()
+        if self._recorder.memory_reason is not None:
+            status["memory"] = self._recorder.memory_reason
+        return status
+
+    def preview(self) -> list[bytes]:
+        """The exact bytes of each document that would be posted next, after folding the days that are over."""
+        return self._daily().preview().documents
+
+    def upload(self) -> bool:
+        """Fold the days that are over and post what may leave, now; True if nothing is left to send."""
+        return self._daily().upload().nothing_left
+
+    def forget(self) -> None:
+        """Remove everything of this application from this machine, but keep an *off*."""
+        self._recorder.close()
+        self._is_set_up = False
+        self._daily().forget()
+
+    def close(self) -> None:
+        """Give the count file back. Never needed: what was counted is safe the moment it was counted."""
+        self._recorder.close()
+
+    # ---------------------------------------------------------------- wiring
+
+    def _daily(self) -> Daily:
+        from .daily import Daily, LastRun
+
+        declaration = self._declaration_text()
+        key = _declaration_key(declaration)
+        return Daily(
+            self._directory,
+            last_run=LastRun(self.application, self.program, self.version, self._endpoint or "", key),
+            declaration=declaration,
+            default=self._default,
+            environ=self._environ,
+            clock=self._clock,
+            disk=self._disk,
+        )
+
+    def _take(self, now: float) -> CountFile | MemoryCells:
+        """Open this process's count file for the day of `now`; in mode *off* cells that nobody will read."""
+        from .counts.count_file import NoCells
+        from .counts.slots import take
+
+        decision = self._decide()
+        if decision.mode == "off":
+            return NoCells()
+        made = self._set_up(now)
+        key = {
+            "application": self.application,
+            "program": self.program,
+            "version": self.version,
+            **_platform(),
+            "day": day_of(now),
+            "mode": decision.line,
+            "declaration": self._declaration_key,
+        }
+        from .clock import spelled
+
+        file = take(self._directory.counts, key, spelled(now), disk=self._disk, random_bytes=os.urandom)
+        if file is None:
+            raise NoStateDirectory(self._directory.counts, "all its slots are held by other processes")
+        for name in losses.OWN_COUNTERS:
+            file.cell(name)  # So that a full file can still say what it lost.
+        if not made:  # The process that made the state directory starts nothing.
+            self._start_uploader(now)
+        return file
+
+    def _decide(self) -> Decision:
+        return decide(
+            default=self._default,
+            system_file=text_of(self._disk, SYSTEM_FILE),
+            environ=self._environ,
+            test_runner=is_test_runner(self._environ, sys.modules.get("__main__")),
+            mode_file=text_of(self._disk, self._directory.mode),
+            consent_version=None,
+        )
+
+    def _set_up(self, now: float) -> bool:
+        """Make the state directory if need be, and keep what the commands need to know of this run; True if made."""
+        made = not self._disk.exists(self._directory.counts)
+        if self._is_set_up and not made:
+            return False
+        for folder in self._directory.folders():
+            self._disk.make_folder(folder)
+        if not self._disk.is_ours(self._directory.path):
+            raise NoStateDirectory(self._directory.path, "it belongs to another user")
+        declaration = self._declaration_text()
+        self._declaration_key = _declaration_key(declaration)
+        if declaration is not None:
+            path = self._directory.declaration(self._declaration_key)
+            if not self._disk.exists(path):
+                self._disk.create(path, declaration)
+        last_run = (
+            f"application={self.application}\nprogram={self.program}\nversion={self.version}\n"
+            f"endpoint={self._endpoint or ''}\ndeclaration={self._declaration_key}\n"
+        )
+        if text_of(self._disk, self._directory.last_run) != last_run:
+            self._disk.replace(self._directory.last_run, last_run.encode(), durable=False)
+        if made:
+            readme = README.format(application=self.application)
+            self._disk.replace(self._directory.readme, readme.encode(), durable=False)
+            self._disk.replace(self._directory.not_before, f"{now + 86400:.0f}\n".encode(), durable=False)
+        self._is_set_up = True
+        return made
+
+    def _declaration_text(self) -> bytes | None:
+        if self._declaration is None:
+            return None
+        try:
+            return self._disk.read(_declaration_path(self._declaration))
+        except (OSError, ImportError):
+            return None
+
+    def _start_uploader(self, now: float) -> None:
+        from .uploads.start import start
+
+        start(self._uploader, self._directory, now=now, disk=self._disk, environ=self._environ, daily=self._daily)
+
+    def _after_fork(self) -> None:
+        self._recorder.forget_parent()
+
+    def __repr__(self) -> str:
+        return f"<Telemetry {self.application} {self.version}>"
+
+
+def is_endpoint(text: str) -> bool:
+    """Whether `text` may be an endpoint."""
+    return text.startswith(("https://", "http://")) and len(text.split("/", 3)[2]) > 0 and not names.has_control(text)
+
+
+def _require(holds: bool, what: str, given: object, allowed: str) -> None:
+    if not holds:
+        raise WrongUse(what, given, allowed)
+
+
+def _platform() -> dict[str, str]:
+    """What is told of the system: Python's version, the system's and the processor's kind."""
+    if sys.platform == "win32":
+        arch = os.environ.get("PROCESSOR_ARCHITECTURE", "unknown").lower()
+    else:
+        arch = os.uname().machine
+    return {
+        "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
+        "os": {"win32": "windows", "darwin": "macos"}.get(sys.platform, sys.platform),
+        "arch": arch,
+    }
+
+
+def _declaration_key(content: bytes | None) -> str:
+    if content is None:
+        return "none"
+    from zlib import crc32
+
+    return f"{crc32(content):08x}-{len(content)}"
+
+
+def _declaration_path(declaration: str) -> str:
+    """The path of ``package:file``, or the path given. A colon behind one letter is a Windows drive."""
+    package, colon, file = declaration.partition(":")
+    if not colon or len(package) == 1 or "/" in package or "\\" in package:
+        return declaration
+    module = sys.modules.get(package)
+    origin = getattr(module, "__file__", None)
+    if origin is None:
+        from importlib.util import find_spec
+
+        spec = find_spec(package)
+        origin = spec.origin if spec is not None else None
+    if origin is None:
+        raise ImportError(f"no package {package}")
+    return os.path.join(os.path.dirname(origin), *file.split("/"))

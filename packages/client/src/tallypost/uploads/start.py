@@ -1,0 +1,104 @@
+"""Starting the uploader: the first count of a process, once the next try has come, hands the day's work to somebody.
+
+Takes   the kind of uploader, and what ``private/not-before`` says.
+Gives   a detached process, or a thread, or nothing.
+Never   waits for it, becomes its parent for long, or starts one from a test run, from CI, or from an uploader.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ..clock import SHIFT_VARIABLE
+from ..consent import is_test_runner
+from ..disk import text_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ..daily import Daily
+    from ..seams import Disk
+    from ..state_directory import StateDirectory
+
+# Told to a detached uploader, so that whatever it imports starts no other one.
+UPLOADER_VARIABLE = "TALLYPOST_UPLOADER"
+_RETRY_SECONDS = 600
+_DAY_SECONDS = 86400.0
+
+
+def start(
+    kind: str,
+    directory: StateDirectory,
+    *,
+    now: float,
+    disk: Disk,
+    environ: Mapping[str, str],
+    daily: Callable[[], Daily],
+) -> None:
+    """Start the uploader of that kind if its time has come."""
+    if kind == "manual" or not _may_start(environ):
+        return
+    if kind == "thread":
+        from .thread import start_thread
+
+        start_thread(directory.path, daily)
+        return
+    if not _is_interpreter(sys.executable) or not _is_due(text_of(disk, directory.not_before), now):
+        return
+    # Whoever counts next need not start another one while this one is under way.
+    disk.replace(directory.not_before, f"{now + _RETRY_SECONDS:.0f}\n".encode(), durable=False)
+    base = directory.path[: -len(directory.application) - 1]
+    _detach([sys.executable, "-m", "tallypost.uploads.process", base, directory.application], environ)
+
+
+def _may_start(environ: Mapping[str, str]) -> bool:
+    told = (UPLOADER_VARIABLE, SHIFT_VARIABLE, "CI")
+    return not any(environ.get(variable) for variable in told) and not is_test_runner(
+        environ, sys.modules.get("__main__")
+    )
+
+
+def _is_interpreter(executable: str | None) -> bool:
+    """Whether it runs ``-m``: a frozen or embedding program would start itself again."""
+    name = os.path.basename(executable or "").lower()
+    return name.startswith(("python", "pypy")) and not getattr(sys, "frozen", False)
+
+
+def _is_due(text: str | None, now: float) -> bool:
+    try:
+        wait = float(text or 0) - now
+    except ValueError:
+        return True
+    return wait <= 0 or wait > _DAY_SECONDS  # Further off than any delay: from before the clock was set back.
+
+
+def _detach(command: list[str], environ: Mapping[str, str]) -> None:
+    """Run a command that is nobody's child: not a zombie, not ended with the terminal, without console or output."""
+    environment = {**environ, UPLOADER_VARIABLE: "1"}
+    if sys.platform == "win32":
+        import subprocess
+
+        flags = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+        none = subprocess.DEVNULL
+        subprocess.Popen(  # noqa: S603  # Our own interpreter, with our own module.
+            command,
+            env=environment,
+            creationflags=flags,
+            stdin=none,
+            stdout=none,
+            stderr=none,
+            cwd=os.path.dirname(sys.executable),
+        )
+        return
+    # The shell starts the command behind itself and ends: it is the intermediate whose end makes the uploader an
+    # orphan. A fork of the host would copy its threads' locks; importing subprocess would cost the host 10 ms.
+    nowhere = [(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_RDWR, 0) for stream in (0, 1, 2)]
+    # Away from the host's folder, which `-m` would else put first among the places to import from.
+    shell = ["/bin/sh", "-c", 'cd / && "$@" &', "sh", *command]
+    pid = os.posix_spawn(shell[0], shell, environment, file_actions=nowhere, setsid=True)
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        return  # The host reaps its children itself.

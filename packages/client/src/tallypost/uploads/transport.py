@@ -1,0 +1,92 @@
+"""The transport: one request, one answer, within a total deadline.
+
+Takes   an address, bytes, headers.
+Gives   the answer, whatever it is, or `NoAnswer`.
+Never   follows a redirect, keeps a cookie, or tells the server more than the document does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import httpx
+
+from .. import limits
+from ..errors import NoAnswer
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer: status, the first 64 KiB of its body, and its headers by lower-case name."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+    def retry_after(self) -> float | None:
+        """The server's wish in seconds, or None where there is no readable one."""
+        text = self.headers.get("retry-after", "").strip()
+        return float(text) if text.isascii() and text.isdigit() and len(text) <= 9 else None
+
+
+class Transport(Protocol):
+    """The network."""
+
+    def post(self, url: str, body: bytes, encoding: str | None) -> Answer:
+        """Post a JSON document in that content encoding.
+
+        Raises:
+            NoAnswer: nothing is known of what the server did.
+        """
+
+    def get(self, url: str, etag: str | None) -> Answer:
+        """Get what lies at an address, unless it still has that ETag.
+
+        Raises:
+            NoAnswer: there was no answer.
+        """
+
+
+class HttpxTransport:
+    """The network through httpx: proxies from the environment, certificates as the system trusts them."""
+
+    def __init__(self, *, seconds_max: float = limits.post_seconds_max) -> None:
+        self._seconds_max = seconds_max
+
+    def post(self, url: str, body: bytes, encoding: str | None) -> Answer:
+        """Post a JSON document."""
+        headers = {"content-type": "application/json"}
+        if encoding is not None:
+            headers["content-encoding"] = encoding
+        return self._ask("POST", url, body, headers)
+
+    def get(self, url: str, etag: str | None) -> Answer:
+        """Get what lies at an address."""
+        return self._ask("GET", url, None, {"if-none-match": etag} if etag is not None else {})
+
+    def _ask(self, method: str, url: str, body: bytes | None, headers: dict[str, str]) -> Answer:
+        try:
+            return asyncio.run(asyncio.wait_for(_ask(method, url, body, headers), self._seconds_max))
+        except (asyncio.TimeoutError, TimeoutError) as error:
+            raise NoAnswer(f"none within {self._seconds_max:g} s") from error
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            raise NoAnswer(f"{type(error).__name__}: {error}") from error
+
+
+async def _ask(method: str, url: str, body: bytes | None, headers: dict[str, str]) -> Answer:
+    # A client for one request alone: no cookie, no connection, nothing that ties one post to the next.
+    headers = {"user-agent": "tallypost", "accept": "application/json", **headers}
+    async with (
+        httpx.AsyncClient(verify=ssl.create_default_context(), follow_redirects=False, timeout=None) as client,  # noqa: S113  # The caller's deadline holds for all of it.
+        client.stream(method, url, content=body, headers=headers) as response,
+    ):
+        start = b""
+        async for piece in response.aiter_bytes():
+            start += piece
+            if len(start) > limits.answer_bytes_max:
+                break
+        return Answer(response.status_code, start[: limits.answer_bytes_max], dict(response.headers))

@@ -99,6 +99,12 @@ class OsDisk:
         except FileNotFoundError:
             return
 
+    def sweep(self, folder: str, before: float) -> None:
+        """Remove unfinished files of killed processes."""
+        for entry in os.scandir(folder):
+            if entry.name.endswith(_UNFINISHED) and entry.stat().st_mtime < before:
+                self.remove(entry.path)
+
     def remove_tree(self, path: str) -> None:
         """Remove a folder and all in it."""
         import shutil

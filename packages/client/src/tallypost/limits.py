@@ -37,6 +37,9 @@ post_seconds_max = 10.0
 run_seconds_max = 60.0
 answer_bytes_max = 64 * 1024
 
+# A file that was not finished in a day never will be.
+unfinished_seconds_max = 86_400.0
+
 # Kept so that a user can look back; never fewer than the horizon and a margin, or duplicates could be made.
 local_reports_kept = 90
 sent_documents_kept = 90

@@ -51,6 +51,9 @@ class Disk(Protocol):
     def remove(self, path: str) -> None:
         """Remove a file; nothing happens if there is none."""
 
+    def sweep(self, folder: str, before: float) -> None:
+        """Remove unfinished files that were last written before that instant: what killed processes left."""
+
     def remove_tree(self, path: str) -> None:
         """Remove a folder and all in it."""
 

@@ -132,7 +132,8 @@ class MemoryCells:
         cell = self.cells.get(name)
         if cell is None and len(self.cells) < limits.names_per_file_max:
             cell = self.cells[name] = memoryview(bytearray(8)).cast("Q")
-        return cell
+        # A view of it, since the counter releases what it is given.
+        return cell[:] if cell is not None else None
 
     def close(self) -> None:
         """Nothing to give up."""

@@ -100,6 +100,8 @@ class Reporter:
 
     def _retain(self, seen: Look) -> None:
         """By number, never by age: a wrong clock must not delete the ledger."""
+        for folder in self._directory.folders():
+            self._disk.sweep(folder, self._clock.now() - limits.unfinished_seconds_max)
         living = {file.file for file in seen.files}
         for report in seen.reports[: -limits.local_reports_kept]:
             if not any(source.file in living for source in report.sources):

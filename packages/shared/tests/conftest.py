@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from hypothesis import settings
 
-settings.register_profile("schema", deadline=None, derandomize=True, database=None, max_examples=100)
+settings.register_profile("schema", deadline=None, derandomize=True, database=None, max_examples=60)
 settings.load_profile("schema")

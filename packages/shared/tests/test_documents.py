@@ -68,7 +68,7 @@ hexes = st.integers(0, 16**32 - 1).map("{:032x}".format)
 days = st.dates().map(datetime.date.isoformat)
 apps = st.sampled_from(["example.org/mytool", "a", "a.b/c_d-e"])
 program_facts = {
-    "program": st.from_regex(r"[A-Za-z0-9._+-]{1,12}", fullmatch=True),
+    "program": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,11}", fullmatch=True),
     "version": labels,
     "python": labels,
     "os": labels,

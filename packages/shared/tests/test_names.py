@@ -146,6 +146,14 @@ def test_is_counter_of_any_text_agrees_with_name_and_bucket(text: str) -> None:
     assert (names.is_name(name) and (not colon or names.is_bucket(bucket))) == names.is_counter(text)
 
 
+@given(st.text("aB0-/", max_size=12))
+def test_is_stack_name_of_any_text_agrees_with_a_count_of_its_parts(text: str) -> None:
+    """A stack's name is a name once it is in small letters, and one part at most was not."""
+    capitals = sum(part != part.lower() for part in text.split("/"))
+
+    assert (names.is_name(text.lower()) and capitals <= 1) == names.is_stack_name(text)
+
+
 @given(st.text("aB0:+1\n\t\x85", max_size=20))
 def test_is_stack_of_any_text_agrees_with_a_reading_frame_by_frame(text: str) -> None:
     """A stack is its name and, line by line, frames of two words and a line number."""
@@ -170,7 +178,7 @@ def test_grammar_of_megabytes_refuses_at_once(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a-" * 99 + "!", "a" * 199 + "!", "a/" * 99 + "!", "a.-" * 33 + "!", "a." * 49 + "/!"]
+    "text", ["a-" * 99 + "!", "a/" * 97 + "B/C", "a" * 199 + "!", "a/" * 99 + "!", "a.-" * 33 + "!", "a." * 49 + "/!"]
 )
 def test_grammar_of_the_longest_near_miss_refuses_without_backtracking(text: str) -> None:
     """No rule has two ways to read one text, so a miss at the end is found once."""
@@ -202,3 +210,9 @@ def test_histogram_buckets_of_any_edges_keep_the_grammar(edges: list[float]) -> 
     buckets = names.histogram_buckets(tuple(edges))
 
     assert all(map(names.is_bucket, buckets))
+
+
+@pytest.mark.parametrize("text", [".", "..", ".hidden", "-x", "_x", "+x"])
+def test_is_program_of_what_a_file_name_should_not_begin_with_is_no(text: str) -> None:
+    """A program's name begins a file's name, so it begins with a letter or digit."""
+    assert not names.is_program(text)

@@ -47,7 +47,7 @@ def parse_mode_line(text: str) -> ModeLine | None:
         return None
     word, day, version, who = fields
     mode = next((mode for mode in MODES if mode == word), None)
-    if mode is None or who not in WHO or not _is_day(day) or not (version.isascii() and version.isdigit()):
+    if mode is None or who not in WHO or not _is_day(day) or not (_is_digits(version) and len(version) <= 16):
         return None
     return ModeLine(mode, day, int(version), who) if 1 <= int(version) < 2**53 else None
 
@@ -79,17 +79,16 @@ def decide(
     saved = parse_mode_line(mode_file) if mode_file is not None else None
     said = environ.get("TALLYPOST", "")
     system = system_file.strip() if system_file is not None else ""
-    tracking_refused = environ.get("DO_NOT_TRACK", "").strip().lower() not in ("", "0", "false")
 
     if default == "off":
         return _imposed("off", "constructor")
     if system_file is not None and system not in ("on", "local"):
         return _imposed("off", "system file")
-    if tracking_refused:
+    if is_set(environ, "DO_NOT_TRACK"):
         return _imposed("off", "DO_NOT_TRACK")
     if said and said not in ("on", "local"):
         return _imposed("off", "TALLYPOST")
-    if not said and environ.get("CI", "").strip().lower() not in ("", "0", "false"):
+    if not said and is_set(environ, "CI"):
         return _imposed("off", "CI")
     if not said and test_runner:
         return _imposed("off", "test runner")
@@ -107,6 +106,11 @@ def decide(
     return Decision(saved.mode, "mode file", saved.day, str(saved))
 
 
+def is_set(environ: Mapping[str, str], variable: str) -> bool:
+    """Whether a switch of the environment is on: any value but empty, ``0``, ``false``."""
+    return environ.get(variable, "").strip().lower() not in ("", "0", "false")
+
+
 def is_test_runner(environ: Mapping[str, str], main: object) -> bool:
     """Whether pytest or unittest runs this process, or started it."""
     if environ.get("PYTEST_CURRENT_TEST") or environ.get("PYTEST_VERSION"):
@@ -120,11 +124,14 @@ def _imposed(mode: Mode, source: Source) -> Decision:
 
 
 def _is_day(text: str) -> bool:
-    year, month, day = text[:4], text[5:7], text[8:]
-    return (
-        len(text) == 10
-        and text[4] == text[7] == "-"
-        and all(part.isascii() and part.isdigit() for part in (year, month, day))
-        and "01" <= month <= "12"
-        and "01" <= day <= "31"
-    )
+    # By hand: this is on the recording path, where datetime is not imported.
+    if len(text) != 10 or text[4] != "-" or text[7] != "-" or not _is_digits(text[:4] + text[5:7] + text[8:]):
+        return False
+    year, month, day = int(text[:4]), int(text[5:7]), int(text[8:])
+    leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+    days = 28 + leap if month == 2 else 30 if month in (4, 6, 9, 11) else 31
+    return year >= 1 and 1 <= month <= 12 and 1 <= day <= days
+
+
+def _is_digits(text: str) -> bool:
+    return text.isascii() and text.isdigit()

@@ -175,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if os.name == "posix":
         sys.stdout.flush()
         os.execvpe(command[0], command, environment)  # noqa: S606  # The command that the caller names.
-    return subprocess.call(command, env=environment)  # noqa: S603
+    return subprocess.call(command, env=environment)  # noqa: S603  # As above.
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
@@ -145,7 +146,7 @@ def report_of(value: dict[str, Any]) -> Report:
     for program in report.programs:
         _check_program(program)
         for counter in program.counters:
-            if not names.is_counter(counter):
+            if not _is_counter(counter):
                 raise _refused("counters", counter, _COUNTER_RULE)
         for stack in program.stacks:
             if not names.is_stack(stack):
@@ -212,14 +213,14 @@ def _check_event(event: Event) -> None:
         if event.name is UNSET and event.at is UNSET and event.fields is UNSET:
             return
         raise Invalid("an event has name, at and fields, or is {}")
-    if not names.is_name(event.name):
+    if not _is_name(event.name):
         raise _refused("name", event.name, names.NAME_RULE)
     if _AT.fullmatch(event.at) is None or day_of(event.at[:10]) is None:
         raise _refused("at", event.at, _AT_RULE)
     if len(event.fields) > limits.event_fields_max:
         raise Invalid(f"an event has {len(event.fields)} fields, allowed are {limits.event_fields_max}")
     for key, field in event.fields.items():
-        if not names.is_field(key):
+        if not _is_field(key):
             raise _refused("fields", key, names.FIELD_RULE)
         if isinstance(field, str):
             if len(field) > limits.field_characters_max or names.has_control(field):
@@ -240,3 +241,15 @@ def _day_of(text: str) -> datetime.date | None:
 
 def _refused(key: str, given: str, allowed: str) -> Invalid:
     return Invalid(f"{key} is {given[:80]!a}, allowed is {allowed}")
+
+
+def _kept(rule: Callable[[str], bool]) -> Callable[[str], bool]:
+    """Keep a rule's answers: a server meets the same few thousand names in every document.
+
+    The length is looked at first, so that what is kept stays small, whoever sends it.
+    """
+    known = lru_cache(maxsize=4096)(rule)
+    return lambda text: len(text) <= limits.name_characters_max and known(text)
+
+
+_is_counter, _is_name, _is_field = _kept(names.is_counter), _kept(names.is_name), _kept(names.is_field)

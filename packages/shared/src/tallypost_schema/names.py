@@ -2,76 +2,70 @@
 
 Takes   strings.
 Gives   yes or no, or the parts of a name.
-Never   knows what is declared (``declaration.py``).
+Never   knows what is declared (``declaration.py``); never imports `re`, which a process that only counts would feel.
 """
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
-
 from . import limits
 
-_WORDS = r"[a-z0-9]+(?:-[a-z0-9]+)*"
-_CAPITALS = r"[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*"
-_PLAIN = re.compile(rf"{_WORDS}(?:/{_WORDS})*")
-_STACK = re.compile(rf"{_CAPITALS}(?:/{_CAPITALS})*")
-_BUCKET = re.compile(r"[A-Za-z0-9._<>=+-]+")
-_COUNTER = re.compile(rf"{_PLAIN.pattern}(?::{_BUCKET.pattern})?")
-_APPLICATION = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?(?:/[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?)*")
-_PROGRAM = re.compile(r"[A-Za-z0-9._+-]+")
-_FIELD = re.compile(r"[a-z][a-z0-9_]*")
-_CONTROLS = r"\x00-\x1f\x7f-\x9f\ud800-\udfff"
-_CONTROL = re.compile(rf"[{_CONTROLS}]")
-_FRAME_WORD = rf"[^:{_CONTROLS}]+"
-_FRAMES = re.compile(rf"(?:\n{_FRAME_WORD}:{_FRAME_WORD}:\+[0-9]+)*")
+_DIGITS = "0123456789"
+_LOWER = "abcdefghijklmnopqrstuvwxyz" + _DIGITS
+_LETTERS = _LOWER + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_BUCKET = _LETTERS + "._<>=+-"
+_PROGRAM = _LETTERS + "._+-"
 
 NAME_RULE = "words of a-z and 0-9 joined by '-', parts joined by '/', 200 characters at most (cmd/export)"
 BUCKET_RULE = "letters, digits and . _ < > = + - (pdf, <=0.1, other)"
 STACK_RULE = "a name of which one part may have capitals (crash/KeyError)"
 APPLICATION_RULE = "parts of a-z, 0-9, '.', '_' and '-' joined by '/', 100 characters at most (example.org/mytool)"
-PROGRAM_RULE = "letters, digits and . _ + -, 100 characters at most (mytool)"
+PROGRAM_RULE = "letters, digits and . _ + -, begun by a letter or digit, 100 characters at most (mytool)"
 FIELD_RULE = "a-z, 0-9 and '_', begun by a letter (format)"
 
 
 def is_name(text: str) -> bool:
     """Whether `text` is a counter's, histogram's or event's name, without bucket."""
-    return len(text) <= limits.name_characters_max and _is_name(text)
+    return len(text) <= limits.name_characters_max and _is_path(text, _LOWER)
 
 
 def is_bucket(text: str) -> bool:
     """Whether `text` may stand behind the colon of a counter."""
-    return len(text) <= limits.name_characters_max and _BUCKET.fullmatch(text) is not None
+    return len(text) <= limits.name_characters_max and _is_of(text, _BUCKET)
 
 
 def is_counter(text: str) -> bool:
     """Whether `text` is a name, or a name with one bucket, as in a document's ``counters``."""
-    return len(text) <= limits.name_characters_max and _is_counter(text)
+    if len(text) > limits.name_characters_max:
+        return False
+    name, colon, bucket = text.partition(":")
+    return _is_path(name, _LOWER) and (not colon or _is_of(bucket, _BUCKET))
 
 
 def is_stack_name(text: str) -> bool:
     """Whether `text` is a stack counter's name: a name of which at most one part has capitals."""
-    if len(text) > limits.name_characters_max or _STACK.fullmatch(text) is None:
+    if len(text) > limits.name_characters_max or not _is_path(text, _LETTERS):
         return False
-    return text.islower() or sum(part != part.lower() for part in text.split("/")) <= 1
+    return sum(part != part.lower() for part in text.split("/")) <= 1
 
 
 def is_stack(text: str) -> bool:
     """Whether `text` is a key of a document's ``stacks``: a stack name and its frames, one a line."""
     if len(text) > limits.stack_bytes_max or len(text.encode("utf-8", "surrogatepass")) > limits.stack_bytes_max:
         return False
-    name = text.partition("\n")[0]
-    return is_stack_name(name) and _FRAMES.fullmatch(text, len(name)) is not None
+    name, *frames = text.split("\n")
+    return is_stack_name(name) and all(map(_is_frame, frames))
 
 
 def is_application(text: str) -> bool:
     """Whether `text` is an application's name; it is also a relative path of folders, so no part is ``..``."""
-    return len(text) <= limits.application_characters_max and _APPLICATION.fullmatch(text) is not None
+    if len(text) > limits.application_characters_max:
+        return False
+    return all(_is_of(part, _LOWER + "._-") and part[0] in _LOWER and part[-1] in _LOWER for part in text.split("/"))
 
 
 def is_program(text: str) -> bool:
-    """Whether `text` is a program's name."""
-    return len(text) <= limits.program_characters_max and _PROGRAM.fullmatch(text) is not None
+    """Whether `text` is a program's name; it is also the begin of a file's name, so it is neither hidden nor ``..``."""
+    return len(text) <= limits.program_characters_max and _is_of(text, _PROGRAM) and text[0] in _LETTERS
 
 
 def is_label(text: str) -> bool:
@@ -81,12 +75,14 @@ def is_label(text: str) -> bool:
 
 def is_field(text: str) -> bool:
     """Whether `text` is a name of an event's field."""
-    return len(text) <= limits.name_characters_max and _is_field(text)
+    return len(text) <= limits.name_characters_max and _is_of(text, _LOWER + "_") and text[0] not in _DIGITS + "_"
 
 
 def has_control(text: str) -> bool:
     """Whether `text` holds a control character or a lone surrogate."""
-    return not text.isprintable() and _CONTROL.search(text) is not None  # Most text is printable, and that is cheaper.
+    if text.isprintable():  # Most text is, and then there is nothing to look for.
+        return False
+    return any(letter < " " or "\x7f" <= letter <= "\x9f" or "\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def histogram_buckets(edges: tuple[float, ...]) -> tuple[str, ...]:
@@ -96,18 +92,16 @@ def histogram_buckets(edges: tuple[float, ...]) -> tuple[str, ...]:
     return (*(f"<={format(edge, 'g')}" for edge in edges), f">{format(edges[-1], 'g')}")
 
 
-# A server meets the same few thousand names in every document, so the answers are kept. Callers check the length first:
-# what is kept stays small, whoever sends it.
-@lru_cache(maxsize=4096)
-def _is_name(text: str) -> bool:
-    return _PLAIN.fullmatch(text) is not None
+def _is_of(text: str, letters: str) -> bool:
+    # What is left after taking such letters from both ends begins with another one.
+    return text != "" and not text.strip(letters)
 
 
-@lru_cache(maxsize=4096)
-def _is_counter(text: str) -> bool:
-    return _COUNTER.fullmatch(text) is not None
+def _is_path(text: str, letters: str) -> bool:
+    return all(_is_of(word, letters) for part in text.split("/") for word in part.split("-"))
 
 
-@lru_cache(maxsize=4096)
-def _is_field(text: str) -> bool:
-    return _FIELD.fullmatch(text) is not None
+def _is_frame(text: str) -> bool:
+    module, _, rest = text.partition(":")
+    function, _, line = rest.partition(":")
+    return module != "" and function != "" and line[:1] == "+" and _is_of(line[1:], _DIGITS) and not has_control(text)

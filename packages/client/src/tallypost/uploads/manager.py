@@ -107,17 +107,28 @@ class UploadManager:
         self._save(self.state)
 
     def forget(self, name: str) -> None:
-        """Drop a document that somebody else settled."""
-        self.report_result(name, "refused")
+        """Drop the document of the present task, which was not posted: it is settled, or held back."""
+        self._queue.remove(name)
+        self.state.failures.pop(name, None)
+        self.state.next_try.pop(name, None)
+        self.state.posts.pop()  # `next_task` counted a post that was none. What failed before stays failed.
+        self._save(self.state)
 
     def earliest_try(self) -> float | None:
-        """When the first of the documents in the queue may be tried; None if the queue is empty."""
-        return min((self.state.next_try.get(name, self._now()) for name in self._queue), default=None)
+        """When the first of the documents in the queue may be tried; None if the queue is empty.
+
+        After failures in a row the trouble is not the document's: those that were not tried wait with the others.
+        """
+        tries = [self.state.next_try[name] for name in self._queue if name in self.state.next_try]
+        if self._failures_in_a_row >= limits.failures_in_a_row_max or len(tries) == len(self._queue):
+            return min(tries, default=None)
+        return self._now()
 
     def _due(self, name: str, now: float) -> bool:
-        # A next try further off than any delay is from before the clock was set back.
+        # A next try further off than any delay is from before the clock was set back. (A second for the rounding of
+        # the sum: a day from now is no further off than a day.)
         wait = self.state.next_try.get(name, now) - now
-        return wait <= 0 or wait > limits.backoff_seconds_max
+        return wait <= 0 or wait > limits.backoff_seconds_max + 1
 
     def _delay(self, failures: int, retry_after: float | None) -> float:
         if retry_after is not None:

@@ -80,41 +80,51 @@ class Pending:
     def drop(self, name: str) -> None:
         """Remove a document that was sent or refused before under the same name."""
         self._disk.remove(os.path.join(self._directory.pending, name))
+        self._disk.remove(self._begin(name))
 
     def sent(self, name: str, receipt: bytes) -> None:
         """Move a document to ``sent/``, with its receipt beside it."""
-        self._settle(name, self._directory.sent, "receipt", receipt)
+        if self._settle(name, self._directory.sent, "receipt", receipt):
+            return
+        # A no came while its post was under way. It did leave, and ``sent/`` holds exactly what left.
+        withdrawn = os.path.join(self._directory.refused, name)
+        if self._disk.exists(withdrawn):
+            self._disk.replace(_word(self._directory.sent, name, "receipt"), receipt)
+            self._disk.move(withdrawn, os.path.join(self._directory.sent, name))
+            self._disk.remove(_word(self._directory.refused, name, "reason"))
 
-    def refused(self, name: str, code: str, message: str) -> None:
-        """Move a document to ``refused/``, with the reason beside it."""
+    def refused(self, name: str, code: str, message: str) -> bool:
+        """Move a document to ``refused/``, with the reason beside it; False if it does not wait any more."""
         reason = msgspec.json.encode({"reason": code, "message": message})
-        self._settle(name, self._directory.refused, "reason", reason)
+        return self._settle(name, self._directory.refused, "reason", reason)
 
     def withdraw(self, code: str, message: str) -> list[str]:
-        """Empty ``pending/``: the user said no."""
-        withdrawn = self.names()
-        for name in withdrawn:
-            self.refused(name, code, message)
-        return withdrawn
+        """Empty ``pending/``: the user said no. Returns the names of those that waited."""
+        return [name for name in self.names() if self.refused(name, code, message)]
 
     def retain(self, sent_kept: int, refused_kept: int) -> None:
         """Keep the newest documents of ``sent/`` and ``refused/``, by number."""
         for folder, kept in ((self._directory.sent, sent_kept), (self._directory.refused, refused_kept)):
             for name in documents_in(self._disk.names(folder))[:-kept]:
-                stem = name.removesuffix(".json")
-                for path in (name, f"{stem}.receipt.json", f"{stem}.reason.json"):
-                    self._disk.remove(os.path.join(folder, path))
+                for path in (os.path.join(folder, name), _word(folder, name, "receipt"), _word(folder, name, "reason")):
+                    self._disk.remove(path)
 
-    def _settle(self, name: str, folder: str, kind: str, word: bytes) -> None:
+    def _settle(self, name: str, folder: str, kind: str, word: bytes) -> bool:
+        source, target = os.path.join(self._directory.pending, name), os.path.join(folder, name)
+        if not self._disk.exists(source):
+            return False  # Another uploader, or a no, was quicker, and its word stands.
         # The word first: a document in `sent/` without its receipt would be one that nobody can check.
-        self._disk.replace(os.path.join(folder, f"{name.removesuffix('.json')}.{kind}.json"), word)
+        self._disk.replace(_word(folder, name, kind), word)
         self._disk.reach(f"before_{os.path.basename(folder)}")
         try:
-            self._disk.move(os.path.join(self._directory.pending, name), os.path.join(folder, name))
+            self._disk.move(source, target)
         except FileNotFoundError:
-            return  # Another uploader, or a no, was quicker.
+            if not self._disk.exists(target):
+                self._disk.remove(_word(folder, name, kind))  # A word about nothing.
+            return False
         self._disk.reach(f"after_{os.path.basename(folder)}")
         self._disk.remove(self._begin(name))
+        return True
 
     def _begin(self, name: str) -> str:
         return os.path.join(self._directory.begins, name)
@@ -125,6 +135,11 @@ class Pending:
     def _tell(self, name: str) -> None:
         for observer in self._observers:
             observer(name)
+
+
+def _word(folder: str, name: str, kind: str) -> str:
+    """The path of a document's receipt or reason."""
+    return os.path.join(folder, f"{name.removesuffix('.json')}.{kind}.json")
 
 
 def documents_in(listing: Iterable[str]) -> list[str]:

@@ -14,16 +14,21 @@ import threading
 from .. import limits
 from ..installed import daily_of
 
+# A run ends by itself within `run_seconds_max`; what is still there then hangs.
+_MARGIN_SECONDS = 5.0
+_DESCRIPTORS_MAX = 65_536
+
 
 def main() -> None:
     """Do the day's work."""
     # A name server, a proxy or a disk that hangs must not leave a process behind.
-    watchdog = threading.Timer(limits.run_seconds_max, os._exit, (1,))
+    watchdog = threading.Timer(limits.run_seconds_max + _MARGIN_SECONDS, os._exit, (1,))
     watchdog.daemon = True
     watchdog.start()
     base, application = sys.argv[1:]
     # Descriptors that the host left inheritable are none of ours.
-    os.closerange(3, 1024)
+    allowed = os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else 1024
+    os.closerange(3, min(max(allowed, 1024), _DESCRIPTORS_MAX))
     daily_of(base, application, environ=os.environ).upload(now=False)
 
 

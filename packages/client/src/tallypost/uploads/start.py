@@ -11,7 +11,7 @@ import os
 import sys
 
 from ..clock import SHIFT_VARIABLE
-from ..consent import is_test_runner
+from ..consent import is_set, is_test_runner
 from ..disk import text_of
 
 TYPE_CHECKING = False
@@ -36,28 +36,38 @@ def start(
     disk: Disk,
     environ: Mapping[str, str],
     daily: Callable[[], Daily],
-) -> None:
-    """Start the uploader of that kind if its time has come."""
-    if kind == "manual" or not _may_start(environ):
-        return
-    if kind == "thread":
-        from .thread import start_thread
+) -> str | None:
+    """Start the uploader of that kind if its time has come. Returns why none was started, or None if one was.
 
-        start_thread(directory.path, daily)
-        return
-    if not _is_interpreter(sys.executable) or not _is_due(text_of(disk, directory.not_before), now):
-        return
-    # Whoever counts next need not start another one while this one is under way.
-    disk.replace(directory.not_before, f"{now + _RETRY_SECONDS:.0f}\n".encode(), durable=False)
-    base = directory.path[: -len(directory.application) - 1]
-    _detach([sys.executable, "-m", "tallypost.uploads.process", base, directory.application], environ)
+    A process that cannot be started is no reason to count in memory: this raises nothing.
+    """
+    if kind == "manual":
+        return "the application does it itself"
+    if not _may_start(environ):
+        return "a test run, CI, another clock, or an uploader"
+    try:
+        if kind == "thread":
+            from .thread import start_thread
+
+            start_thread(directory.path, daily)
+            return None
+        if not _is_interpreter(sys.executable):
+            return "this program is no Python interpreter"
+        if not _is_due(text_of(disk, directory.not_before), now):
+            return "the next try is later"
+        # Whoever counts next need not start another one while this one is under way.
+        disk.replace(directory.not_before, f"{now + _RETRY_SECONDS:.0f}\n".encode(), durable=False)
+        base = directory.path[: -len(directory.application) - 1]
+        _detach([sys.executable, "-m", "tallypost.uploads.process", base, directory.application], environ)
+    except (OSError, RuntimeError) as problem:  # RuntimeError: no further thread; NotImplementedError is one too.
+        return f"{type(problem).__name__}: {problem}"
+    return None
 
 
 def _may_start(environ: Mapping[str, str]) -> bool:
-    told = (UPLOADER_VARIABLE, SHIFT_VARIABLE, "CI")
-    return not any(environ.get(variable) for variable in told) and not is_test_runner(
-        environ, sys.modules.get("__main__")
-    )
+    if environ.get(UPLOADER_VARIABLE) or environ.get(SHIFT_VARIABLE) or is_set(environ, "CI"):
+        return False
+    return not is_test_runner(environ, sys.modules.get("__main__"))
 
 
 def _is_interpreter(executable: str | None) -> bool:
@@ -71,12 +81,16 @@ def _is_due(text: str | None, now: float) -> bool:
         wait = float(text or 0) - now
     except ValueError:
         return True
-    return wait <= 0 or wait > _DAY_SECONDS  # Further off than any delay: from before the clock was set back.
+    # Further off than any delay, and the rounding to a second: from before the clock was set back. Not a number: now.
+    return not 0 < wait <= _DAY_SECONDS + 1
 
 
 def _detach(command: list[str], environ: Mapping[str, str]) -> None:
     """Run a command that is nobody's child: not a zombie, not ended with the terminal, without console or output."""
     environment = {**environ, UPLOADER_VARIABLE: "1"}
+    if environ.get("PYTHONPATH"):  # The command runs in another folder.
+        places = environ["PYTHONPATH"].split(os.pathsep)
+        environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(place) for place in places if place)
     if sys.platform == "win32":
         import subprocess
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from ..daily import Daily
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..daily import Daily  # Loaded by the thread itself: the first count of a process does not wait for it.
 
 TICK_SECONDS = 60.0
 

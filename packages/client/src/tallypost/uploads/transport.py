@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import httpx
 
@@ -30,7 +32,7 @@ class Answer:
     def retry_after(self) -> float | None:
         """The server's wish in seconds, or None where there is no readable one."""
         text = self.headers.get("retry-after", "").strip()
-        return float(text) if text.isascii() and text.isdigit() and len(text) <= 9 else None
+        return float(text) if text.isascii() and text.isdigit() else None
 
 
 class Transport(Protocol):
@@ -69,17 +71,48 @@ class HttpxTransport:
         return self._ask("GET", url, None, {"if-none-match": etag} if etag is not None else {})
 
     def _ask(self, method: str, url: str, body: bytes | None, headers: dict[str, str]) -> Answer:
-        try:
+        def ask() -> Answer:
             return asyncio.run(asyncio.wait_for(_ask(method, url, body, headers), self._seconds_max))
+
+        try:
+            # In a thread of its own: the caller's may be running an event loop, or have one set that it wants to keep.
+            return _in_daemon_thread(ask).result()
         except (asyncio.TimeoutError, TimeoutError) as error:
             raise NoAnswer(f"none within {self._seconds_max:g} s") from error
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, ImportError) as error:
+            # ImportError: the environment names a SOCKS proxy, and what httpx needs for one is not installed.
             raise NoAnswer(f"{type(error).__name__}: {error}") from error
 
 
+class _DaemonThreads(ThreadPoolExecutor):
+    """Where the event loop looks up names: nobody waits for a lookup that hangs, neither the deadline nor the exit."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return _in_daemon_thread(lambda: fn(*args, **kwargs))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """There is nothing to wait for."""
+
+
+def _in_daemon_thread(work: Callable[[], Any]) -> Future[Any]:
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(work())
+            except BaseException as error:  # noqa: BLE001  # Whatever it is, it is raised where the result is asked for.
+                future.set_exception(error)
+
+    threading.Thread(target=run, name="tallypost-transport", daemon=True).start()
+    return future
+
+
 async def _ask(method: str, url: str, body: bytes | None, headers: dict[str, str]) -> Answer:
-    # A client for one request alone: no cookie, no connection, nothing that ties one post to the next.
-    headers = {"user-agent": "tallypost", "accept": "application/json", **headers}
+    asyncio.get_running_loop().set_default_executor(_DaemonThreads())
+    # A client for one request alone: no cookie, no connection, nothing that ties one post to the next. The encodings
+    # that httpx would accept depend on what else is installed, and that is nobody's business.
+    headers = {"user-agent": "tallypost", "accept": "application/json", "accept-encoding": "identity", **headers}
     async with (
         httpx.AsyncClient(verify=ssl.create_default_context(), follow_redirects=False, timeout=None) as client,  # noqa: S113  # The caller's deadline holds for all of it.
         client.stream(method, url, content=body, headers=headers) as response,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import zstandard
 
-from tallypost_schema import documents, outcomes, receipts
+from tallypost_schema import documents, outcomes, receipts, strict_json
 from tallypost_schema.errors import SchemaError
 from tallypost_schema.outcomes import Outcome
 
@@ -106,7 +106,7 @@ class UploadWorker:
             self._refuse(name, "unreadable", f"{losses.REFUSALS['unreadable']}: {error}", session)
             return
         self._progress(f"posting {name} ({len(document)} bytes)")
-        outcome, answer, trouble = self._post(self._endpoint + path, document)
+        outcome, answer, trouble = self._post(name, self._endpoint + path, document)
         if outcome == "stored" and answer is not None:
             self._pending.sent(name, answer.body)
             session.sent += 1
@@ -120,11 +120,14 @@ class UploadWorker:
             self._progress(f"{name} stays: {trouble}")
         self._manager.report_result(name, outcome, answer.retry_after() if answer is not None else None)
 
-    def _post(self, url: str, document: bytes) -> tuple[Outcome, Answer | None, str]:
+    def _post(self, name: str, url: str, document: bytes) -> tuple[Outcome, Answer | None, str]:
         answer = None
         try:
             answer = self._transport.post(url, zstandard.compress(document), "zstd")
             if answer.status == 415:
+                # A post of its own: a no that came during the first one is heard.
+                if self._gate(name) is not None:
+                    return "recoverable", None, "a no came before it could be posted in another encoding"
                 answer = self._transport.post(url, gzip.compress(document, mtime=0), "gzip")
         except NoAnswer as error:
             return "recoverable", answer, error.reason
@@ -134,15 +137,15 @@ class UploadWorker:
 
     def _refuse(self, name: str, code: str, message: str, session: Session) -> None:
         self._pending.refused(name, code, message)
-        self._manager.report_result(name, "refused")
+        self._manager.forget(name)
         session.refused += 1
         self._progress(f"{name} is not sent: {message}")
 
 
 def _path_for(document: bytes) -> str:
-    try:
-        documents.decode_report(document)
-    except SchemaError:
-        documents.decode_batch(document)
+    value = strict_json.decode(document)
+    if value.get("kind") == "events":
+        documents.batch_of(value)
         return "/v1/events"
+    documents.report_of(value)
     return "/v1/reports"

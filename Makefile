@@ -6,6 +6,7 @@
 #   make bench         benchmarks, each against a peer or the bare limit in the same run
 #   make proof         the long forms of what the guarantees claim
 #   make integration   through a real proxy, in containers
+#   make pythons       unit tests and counting on every other Python that is found here
 #   make ci            all of it, as CI runs it
 
 PYTHON ?= python3
@@ -27,6 +28,48 @@ $(READY): $(MANIFESTS)
 .PHONY: test
 test: $(READY)
 	$(BIN)/python -m pytest -m "not system and not long"
+
+.PHONY: coverage
+coverage: $(READY)
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest -m "not system and not long"
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report --skip-covered --precision 1 | tail -40
+
+.PHONY: long
+long: $(READY)
+	$(BIN)/python -m pytest -m "long"
+
+.PHONY: demo
+demo: $(READY)
+	$(BIN)/python scripts/demo.py
+
+.PHONY: integration
+integration: $(READY)
+	$(BIN)/python scripts/integration.py
+
+.PHONY: bench
+bench: $(READY)
+	$(BIN)/python -m benchmarks --json results/bench.json
+
+# How long each proof runs; seconds.
+PROOF_SECONDS ?= 600
+
+.PHONY: proof
+proof: $(READY)
+	$(BIN)/python -m tests.proof --seconds $(PROOF_SECONDS)
+
+.PHONY: pythons
+pythons: $(READY)
+	$(BIN)/python scripts/pythons.py
+
+.PHONY: ci
+ci: lint coverage long
+	$(MAKE) pythons
+	$(MAKE) demo
+	$(MAKE) proof PROOF_SECONDS=45
+	$(BIN)/python -m benchmarks --quick --json results/bench.json
+	$(MAKE) integration
 
 .PHONY: lint
 lint: $(READY)

@@ -68,13 +68,18 @@ class Server:
             stderr=subprocess.PIPE,
         )
         for _ in range(200):
-            try:
-                with urllib.request.urlopen(f"{self.url}/readyz", timeout=1):
-                    return
-            except (urllib.error.URLError, OSError):
-                assert self.process.poll() is None, self.process.stderr and self.process.stderr.read()
-                time.sleep(0.05)
+            if self._is_ready():
+                return
+            assert self.process.poll() is None, self.process.stderr and self.process.stderr.read()
+            time.sleep(0.05)
         raise AssertionError("the server did not become ready")
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=1):
+                return True
+        except (urllib.error.URLError, OSError):
+            return False
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """End it with a signal; its exit status."""

@@ -115,7 +115,7 @@ sys.addaudithook(hook)
 
 
 def test_count_of_a_process_killed_at_any_moment_is_in_the_local_report(user: Any, day: Day) -> None:
-    """Of processes that are killed, every increment that had returned is in the local report, and at most one more each."""
+    """Every increment that had returned is in the local report, and of each killed process at most one more."""
     body = (
         "import os\nc = telemetry.counter('cmd/export')\nn = 0\n"
         "while True:\n    c.inc()\n    n += 1\n    os.write(1, b'%d\\n' % n)"
@@ -123,9 +123,7 @@ def test_count_of_a_process_killed_at_any_moment_is_in_the_local_report(user: An
     rng = random.Random(11)
     returned = 0
     at = ["-m", "tallypost.testing", "--at", f"{day(2)}T12:00:00Z", "--", "python", "-c", user.script(body)]
-    processes = []
-    for _ in range(12):
-        processes.append(subprocess.Popen([sys.executable, *at], env=user.environ, stdout=subprocess.PIPE))
+    processes = [subprocess.Popen([sys.executable, *at], env=user.environ, stdout=subprocess.PIPE) for _ in range(12)]
     for process in processes:
         assert process.stdout is not None
         process.stdout.readline()

@@ -8,8 +8,9 @@ Never   runs while something is recorded: it is loaded by commands, the uploader
 from __future__ import annotations
 
 import datetime
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,7 +29,7 @@ from . import limits, losses
 from .clock import day_of, spelled
 from .consent import SYSTEM_FILE, Decision, ModeLine, decide, is_test_runner, parse_mode_line
 from .disk import text_of
-from .errors import NoAnswer, WrongUse
+from .errors import NoAnswer, NoStateDirectory, WrongUse
 from .randomness import SystemRandom
 from .reports import local_report
 from .reports.fold import leaving_programs
@@ -73,6 +74,10 @@ class Uploaded:
     sentence: str
 
 
+# The end of the year 9999: a later instant cannot be spelled.
+_INSTANT_MAX = 253_402_300_800.0
+
+
 class _Cached(msgspec.Struct):
     """The last upload config, and the ETag it came with."""
 
@@ -94,11 +99,14 @@ class Daily:
         clock: Clock,
         disk: Disk,
         random: Random | None = None,
+        transport: Transport | None = None,
     ) -> None:
+        """`transport` is the network; it is loaded when something is posted, if not given."""
         self.directory, self.last_run = directory, last_run
         self._default, self._environ = default, environ
         self._clock, self._disk = clock, disk
         self._random = random if random is not None else SystemRandom()
+        self._transport = transport
         self._declaration = _parsed(declaration)
         self._pending = Pending(directory, disk=disk)
         self._reporter = Reporter(directory, record=self._pending.record, disk=disk, clock=clock, random=self._random)
@@ -125,17 +133,20 @@ class Daily:
     def set_mode(self, mode: Mode, *, who: Literal["user", "application", "administrator"]) -> list[str]:
         """Save an answer; a no empties ``pending/``. Returns the names of the documents that were withdrawn.
 
-        *on* said again under the same consent version changes nothing: what was begun under the first yes may leave.
+        *on* said again changes nothing unless the consent version has grown: what was begun under the first yes may
+        leave.
 
         Raises:
             WrongUse: `mode` is not a mode.
+            NoStateDirectory: it belongs to another user.
             OSError: the answer could not be saved.
         """
         if mode not in ("on", "local", "off"):
             raise WrongUse("mode", mode, '"on", "local" or "off"')
+        self._require_ours()
         version = self._declaration.consent_version if self._declaration is not None else 1
         saved = self.saved()
-        if not (saved is not None and saved.mode == mode and (mode != "on" or saved.consent_version == version)):
+        if saved is None or saved.mode != mode or (mode == "on" and saved.consent_version < version):
             line = ModeLine(mode, day_of(self._clock.now()), version, who)
             self._disk.make_folder(self.directory.path)
             self._disk.replace(self.directory.mode, f"{line}\n".encode())
@@ -149,6 +160,7 @@ class Daily:
         """Phases one and two, now; the days of the reports that were made. In mode *off* nothing is done."""
         if self.decide().mode == "off":
             return []
+        self._require_ours()
         return self._report(self._cached_config()).made
 
     def preview(self) -> Preview:
@@ -159,9 +171,10 @@ class Daily:
         mode = self.decide().mode
         if mode == "off":
             return Preview([], "the mode is off: nothing is counted, nothing would be posted")
+        self._require_ours()
         seen = self._report(self._cached_config()).seen
         if mode == "on":
-            return Preview([self._pending.read(name) for name in self._pending.names()], None)
+            return Preview(list(self._next_documents()), None)
         return Preview(
             self._as_if_yes(seen),
             "the mode is local: nothing is posted; this is what would be, had you said yes before these days",
@@ -172,9 +185,12 @@ class Daily:
         decision = self.decide()
         if decision.mode != "on":
             made = self.report()
-            self._set_not_before(limits.next_try_after_success_seconds)
+            if decision.mode == "local":  # In mode *off* not even that is written.
+                self._set_not_before(limits.next_try_after_success_seconds)
             reported = f"; {len(made)} local report(s) made" if made else ""
             return Uploaded(True, 0, f"Nothing may leave: the mode is {decision.mode} ({decision.source}){reported}.")
+        self._require_ours()
+        self._disk.make_folder(self.directory.private)  # A yes may be said before anything was counted.
         lock = self._disk.try_lock(self.directory.uploader_lock)
         if lock is None:
             return Uploaded(False, 0, "Another uploader is at work on this directory; try again when it is done.")
@@ -187,14 +203,14 @@ class Daily:
         """Whether the time of the next try has come; also where nothing says when it is."""
         text = self._text(self.directory.not_before)
         wait = not_before_in(text) - self._clock.now()
-        return wait <= 0 or wait > limits.backoff_seconds_max
+        # Further off than any delay (and the rounding to a second): from before the clock was set back.
+        return not 0 < wait <= limits.backoff_seconds_max + 1
 
     def _upload(self, progress: Progress, now: bool) -> Uploaded:
-        from .uploads.transport import HttpxTransport
-
-        until = self._clock.now() + limits.run_seconds_max
+        # The last task must end in time too, and it may take two posts: the second for a 415.
+        until = self._clock.now() + limits.run_seconds_max - 2 * limits.post_seconds_max
         endpoint = self.endpoint()
-        transport = HttpxTransport()
+        transport = self._network()
         config = self._fetch_config(endpoint, transport, progress) if endpoint else self._cached_config()
         for day in self._report(config).made:
             progress(f"reported {day}")
@@ -233,6 +249,26 @@ class Daily:
 
     def _report(self, config: UploadConfig | None) -> Reported:
         return self._reporter.report(self.saved(), config)
+
+    def _network(self) -> Transport:
+        if self._transport is None:
+            from .uploads.transport import HttpxTransport
+
+            self._transport = HttpxTransport()
+        return self._transport
+
+    def _next_documents(self) -> Iterator[bytes]:
+        """The bytes of what waits and is not held back."""
+        for name in self._pending.names():
+            if not self._pending.is_done(name) and self._held_back(name) is None:
+                try:
+                    yield self._pending.read(name)
+                except FileNotFoundError:
+                    continue  # An uploader was quicker.
+
+    def _require_ours(self) -> None:
+        if self._disk.exists(self.directory.path) and not self._disk.is_ours(self.directory.path):
+            raise NoStateDirectory(self.directory.path, "it belongs to another user")
 
     def _held_back(self, name: str) -> str | None:
         """The gate before each post: the mode file is read again, so that a no is heard between two documents."""
@@ -332,25 +368,34 @@ class Daily:
 
     def forget(self) -> None:
         """Remove everything of this application from this machine, but keep an *off*."""
+        self._require_ours()
         text = self._text(self.directory.mode)
         saved = parse_mode_line(text) if text is not None else None
         said_off = text is not None and (saved is None or saved.mode == "off")
-        if self._disk.exists(self.directory.path):
-            self._disk.remove_tree(self.directory.path)
+        # Only what is ours: below this folder another application may have its own, whose name goes on from this one.
+        here = self.directory
+        for folder in (here.counts, here.events, here.reports, os.path.dirname(here.pending), here.private):
+            if self._disk.exists(folder):
+                self._disk.remove_tree(folder)
+        self._disk.remove(self.directory.readme)
         if said_off:
-            line = saved or ModeLine("off", day_of(self._clock.now()), 1, "user")
-            self._disk.make_folder(self.directory.path)
-            self._disk.replace(self.directory.mode, f"{line}\n".encode())
+            return  # Never out of sight: a crash in the middle of this must not turn a no into silence.
+        self._disk.remove(self.directory.mode)
+        if self._disk.exists(self.directory.path) and not self._disk.names(self.directory.path):
+            self._disk.remove_tree(self.directory.path)
 
     def _as_if_yes(self, seen: Look) -> list[bytes]:
         today = datetime.date.fromisoformat(day_of(self._clock.now()))
         oldest = (today - datetime.timedelta(days=shared_limits.horizon_days)).isoformat()
-        shown = []
+        shown, previous = [], None
         for report in seen.reports:
             rests = [(report.programs[one.program].key(), one.declaration, one.added()) for one in report.sources]
             programs = leaving_programs(rests, seen, config=self._cached_config(), x=report.x, today=today)
-            if programs and report.day >= oldest:
-                shown.append(local_report.document_of(report, programs))
+            if programs:
+                if report.day >= oldest:
+                    as_if = msgspec.structs.replace(report, previous=previous)
+                    shown.append(local_report.document_of(as_if, programs))
+                previous = report.day
         return shown
 
     def _losses(self, seen: Look) -> dict[str, int]:
@@ -397,9 +442,10 @@ class Daily:
 def not_before_in(text: str | None) -> float:
     """The instant in ``private/not-before``; 0 where nothing readable is there."""
     try:
-        return float(text or 0)
+        at = float(text or 0)
     except ValueError:
         return 0.0
+    return at if 0 <= at < _INSTANT_MAX else 0.0
 
 
 def _parsed(content: bytes | None) -> Declaration | None:

@@ -113,6 +113,7 @@ class FakeTransport:
 
     def __init__(self) -> None:
         self.posted: list[tuple[str, str | None, bytes]] = []
+        self.asked: list[tuple[str, str | None]] = []
         self.answers: list[Answer | NoAnswer] = []
         self.config: Answer | NoAnswer = NoAnswer("no config here")
 
@@ -128,6 +129,7 @@ class FakeTransport:
 
     def get(self, url: str, etag: str | None) -> Answer:
         """The config that was set."""
+        self.asked.append((url, etag))
         if isinstance(self.config, NoAnswer):
             raise self.config
         return self.config

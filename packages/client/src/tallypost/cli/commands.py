@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tallypost_schema import declaration
 from tallypost_schema.errors import DeclarationInvalid
 
+from ..clock import SystemClock, day_of
 from ..daily import Daily
 
 if TYPE_CHECKING:
@@ -147,7 +149,7 @@ def check(file: str, *, as_json: bool) -> int:
     problems: list[str] = []
     try:
         declared = declaration.parse(Path(file).read_text("utf-8"))
-        today = datetime.datetime.now(tz=datetime.timezone.utc).date()
+        today = datetime.date.fromisoformat(day_of(SystemClock(os.environ).now()))
         tables = (declared.counters, declared.histograms, declared.stacks, declared.events)
         for table in tables:
             problems += [

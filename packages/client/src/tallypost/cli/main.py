@@ -12,6 +12,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from tallypost_schema import names
+
 from ..errors import NoApplication, TallypostError
 from ..installed import daily_of, only_application
 from ..state_directory import base_directory
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(getattr(commands, given.command.replace("-", "_"))(daily, as_json=given.json))
     except NoApplication as problem:
         print(f"tallypost: {problem}", file=sys.stderr)
-        return 1
+        return 2
     except (TallypostError, OSError) as problem:
         print(f"tallypost: {problem}", file=sys.stderr)
         return 1
@@ -74,9 +76,21 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_global(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--app", metavar="NAME", help="the application, such as example.org/mytool; one alone is found")
+    parser.add_argument(
+        "--app",
+        type=_application,
+        metavar="NAME",
+        help="the application, such as example.org/mytool; one alone is found",
+    )
     parser.add_argument("--dir", metavar="DIR", help="the folder of state directories, as TALLYPOST_DIR")
     parser.add_argument("--json", action="store_true", help="facts as JSON on standard output")
+
+
+def _application(text: str) -> str:
+    """An application's name: it is a path of folders too, and must not lead out of them."""
+    if not names.is_application(text):
+        raise argparse.ArgumentTypeError(f"it is {text[:80]!a}, allowed are {names.APPLICATION_RULE}")
+    return text
 
 
 if __name__ == "__main__":

@@ -13,12 +13,14 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import httpx
 
 from .. import limits
 from ..errors import NoAnswer
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,8 @@ class _DaemonThreads(ThreadPoolExecutor):
         """There is nothing to wait for."""
 
 
-def _in_daemon_thread(work: Callable[[], Any]) -> Future[Any]:
-    future: Future[Any] = Future()
+def _in_daemon_thread(work: Callable[[], T]) -> Future[T]:
+    future: Future[T] = Future()
 
     def run() -> None:
         if future.set_running_or_notify_cancel():

@@ -1,0 +1,215 @@
+"""The benchmarks' harness: what is made of samples, and that a quick run leaves a result."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT))  # The benchmarks are no installed package.
+
+from benchmarks import harness, import_time, inc, ingest, load  # noqa: E402
+from benchmarks.__main__ import exit_status, main  # noqa: E402
+from benchmarks.harness import CannotMeasure, Comparison, Goal, Measured  # noqa: E402
+
+AT_MOST = Goal("at most", 0.6)
+
+
+def comparison(rounds: Sequence[tuple[float, float]], goal: Goal | None = None, name: str = "inc") -> Comparison:
+    return Comparison(name, "ours", "peer", "ns", rounds, goal=goal)
+
+
+def test_a_ratio_is_taken_round_by_round_and_its_median_quoted() -> None:
+    """A round in which both sides were slowed leaves the ratio alone, whatever it does to the samples."""
+    measured = comparison([(1.0, 2.0), (30.0, 60.0), (3.0, 4.0)])
+
+    assert [0.5, 0.5, 0.75] == measured.figures
+    assert 0.5 == measured.median
+
+
+def test_a_difference_is_in_the_unit_of_its_samples() -> None:
+    """What an import costs is milliseconds over the bare interpreter, not a share of it."""
+    measured = Comparison("import_time", "ours", "bare", "ms", [(14.0, 11.0), (16.0, 12.0)], how="difference")
+
+    assert [3.0, 4.0] == measured.figures
+    assert 3.5 == measured.median
+
+
+@pytest.mark.parametrize(("best", "expected"), [("smallest", 1.0 / 2.0), ("largest", 3.0 / 8.0)])
+def test_the_best_samples_are_the_shortest_times_and_the_highest_rates(best: str, expected: float) -> None:
+    """The best of each side need not be of one round."""
+    measured = Comparison("x", "ours", "peer", "?", [(1.0, 8.0), (3.0, 2.0)], best=best)  # type: ignore[arg-type]
+
+    assert expected == measured.of_best
+
+
+@pytest.mark.parametrize(
+    ("goal", "median", "verdict"),
+    [
+        (None, 9.0, ""),
+        (AT_MOST, 0.6, "met"),
+        (AT_MOST, 0.61, "NOT MET"),
+        (Goal("at least", 0.6), 0.6, "met"),
+        (Goal("at least", 0.6), 0.59, "NOT MET"),
+    ],
+)
+def test_a_goal_is_judged_by_the_median_and_met_by_its_bound(goal: Goal | None, median: float, verdict: str) -> None:
+    """Neither the best round nor the worst decides."""
+    measured = comparison([(0.0, 1.0), (median, 1.0), (100.0, 1.0)], goal)
+
+    assert verdict == measured.verdict
+
+
+def test_a_comparison_without_rounds_is_refused() -> None:
+    """Nothing measured is no result."""
+    with pytest.raises(CannotMeasure, match="no round"):
+        comparison([])
+
+
+def test_a_ratio_to_a_sample_of_zero_is_refused() -> None:
+    """A clock too coarse for the peer makes no infinite ratio."""
+    with pytest.raises(CannotMeasure, match="too short"):
+        comparison([(1.0, 0.0)])
+
+
+def test_subjects_take_turns_and_each_round_begins_with_the_next() -> None:
+    """Every subject runs once a round, and follows each of the others in its turn."""
+    turns = list(harness.in_turn("ABC", 3))
+
+    assert "ABCBCACAB" == "".join(subject for _, subject in turns)
+    assert [0, 0, 0, 1, 1, 1, 2, 2, 2] == [number for number, _ in turns]
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.99, 99), (1.0, 100), (0.001, 1)])
+def test_a_percentile_is_one_of_the_values(share: float, expected: int) -> None:
+    """The smallest value that so many of all do not exceed."""
+    assert expected == harness.percentile(range(100, 0, -1), share)
+
+
+def test_the_kept_document_holds_each_round_and_survives_json() -> None:
+    """What is quoted can be computed again from what is kept."""
+    at = datetime.datetime(2026, 11, 24, 13, 0, tzinfo=datetime.timezone(datetime.timedelta(hours=1)))
+    measured = Measured([comparison([(1.0, 2.0), (2.0, 2.0), (1.5, 2.0)], AT_MOST)], {"calls": 5})
+
+    kept = json.loads(
+        json.dumps(harness.document(at=at, quick=True, members={"inc": measured}, failures={"ingest": "no server"}))
+    )
+
+    assert 1 == kept["v"]
+    assert "2026-11-24T12:00:00Z" == kept["at"]
+    assert kept["quick"] is True
+    assert {"ingest": "no server"} == kept["failures"]
+    assert {"system", "release", "arch", "processor", "cores", "load"} == set(kept["machine"])
+    assert {"calls": 5} == kept["members"]["inc"]["facts"]
+    assert [
+        {
+            "name": "inc",
+            "subject": "ours",
+            "peer": "peer",
+            "unit": "ns",
+            "how": "ratio",
+            "median": 0.75,
+            "min": 0.5,
+            "max": 1.0,
+            "of_best": 0.5,
+            "subject_median": 1.5,
+            "peer_median": 2.0,
+            "goal": {"kind": "at most", "bound": 0.6},
+            "met": False,
+            "rounds": [[1.0, 2.0], [2.0, 2.0], [1.5, 2.0]],
+        }
+    ] == kept["members"]["inc"]["comparisons"]
+    assert {"inc": 0.75} == harness.medians_in(kept)
+
+
+def test_the_table_marks_what_is_not_met_and_shows_what_was_before() -> None:
+    """One line a comparison, under one line of heads."""
+    rows = harness.table([comparison([(1.0, 1.0)], AT_MOST), comparison([(1.0, 2.0)], name="other")], {"inc": 0.5})
+
+    heads, first, second = rows.split("\n")
+    assert heads.endswith("before")
+    assert first.split()[-5:] == ["most", "0.6", "NOT", "MET", "0.500"]
+    assert second.endswith("-")
+
+
+@pytest.mark.parametrize(
+    ("check", "failures", "expected"),
+    [(False, {}, 0), (True, {}, 1), (False, {"ingest": "no server"}, 1)],
+)
+def test_a_goal_fails_the_command_only_when_checked(check: bool, failures: dict[str, str], expected: int) -> None:
+    """A member that could not be measured always does."""
+    not_met = [comparison([(1.0, 1.0)], AT_MOST)]
+
+    assert expected == exit_status(not_met, failures, check=check)
+
+
+def test_a_member_that_is_not_there_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+    """The names that are there are said."""
+    assert 2 == main(["imports"])
+    assert "import_time, inc, ingest" in capsys.readouterr().err
+
+
+def test_third_party_modules_are_neither_ours_nor_pythons() -> None:
+    """Each package is named once."""
+    loaded = ["tallypost.counts", "tallypost_schema", "zlib", "os.path", "httpx", "httpx._client"]
+
+    assert ["httpx"] == import_time.third_party(loaded)
+
+
+def test_the_floor_is_taken_off_both_sides() -> None:
+    """The net ratio is that of what the methods do beyond being called."""
+    names = ("bare method", "prometheus mapped inc", "Counter.inc(bucket=)", "prometheus labels().inc")
+    samples = {name: [30.0] for name in (*names, "Histogram.observe", "prometheus observe")}
+    samples |= {"empty method": [20.0], "Counter.inc": [60.0], "prometheus Counter.inc": [100.0]}
+
+    medians = {one.name: one.median for one in inc.compare(samples)}
+
+    assert 0.6 == medians["inc"]
+    assert 0.5 == medians["inc/net"]
+
+
+def test_framed_requests_come_out_as_they_went_in() -> None:
+    """Whatever bytes they hold."""
+    requests = [b"POST / HTTP/1.1\r\n\r\n", b"", bytes(range(256)) * 300]
+
+    assert requests == list(load.framed(load.frame(requests)))
+
+
+@pytest.mark.parametrize("cut", [1, 20, 50, 57])
+def test_an_answer_counts_once_all_of_it_is_there(cut: int) -> None:
+    """An answer in two pieces is one answer, wherever it is cut."""
+    answer = b"HTTP/1.1 503 Busy\r\nX: y\r\nContent-Length: 5\r\n\r\nhello"
+
+    assert 503 == load.status_of(answer)
+    assert 0 == load.status_of(answer[: min(cut, len(answer) - 1)])
+
+
+def test_reports_are_as_long_as_said_and_never_alike() -> None:
+    """The load is upload reports of some 1.2 KB."""
+    draw = random.Random(1)
+    reports = [ingest.a_report(draw, "2026-11-24") for _ in range(50)]
+
+    assert 50 == len(set(reports))
+    assert all(1000 < len(report) < 1400 for report in reports)
+    assert 50 == len({json.loads(report)["id"] for report in reports})
+
+
+def test_a_quick_run_of_inc_leaves_its_result(tmp_path: Path) -> None:
+    """Whatever the figures are, the command succeeds and what was counted was found in the count file."""
+    kept = tmp_path / "kept" / "bench.json"
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--json", str(kept), "--scratch", str(tmp_path), "inc"]
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
+
+    assert 0 == done.returncode, done.stderr
+    assert "prometheus Counter.inc" in done.stdout
+    result = json.loads(kept.read_text("utf-8"))
+    assert {} == result["failures"]
+    assert ["inc"] == list(result["members"])

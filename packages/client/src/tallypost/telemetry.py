@@ -119,7 +119,9 @@ class Telemetry:
     @property
     def mode(self) -> Mode:
         """What this process may do now: ``"on"``, ``"local"`` or ``"off"``."""
-        return self._daily().decide().mode
+        decision = self._decide()
+        # Only a yes can depend on the declaration's consent version, and reading that takes a parser.
+        return self._daily().decide().mode if decision.mode == "on" else decision.mode
 
     def set_mode(self, mode: Mode) -> None:
         """Save the user's answer, as asked by the application.
@@ -217,10 +219,11 @@ class Telemetry:
         made = not self._disk.exists(self._directory.counts)
         if self._is_set_up and not made:
             return False
-        for folder in self._directory.folders():
-            self._disk.make_folder(folder)
+        self._disk.make_folder(self._directory.path)
         if not self._disk.is_ours(self._directory.path):
             raise NoStateDirectory(self._directory.path, "it belongs to another user")
+        for folder in self._directory.folders():
+            self._disk.make_folder(folder)
         declaration = self._declaration_text()
         self._declaration_key = _declaration_key(declaration)
         if declaration is not None:

@@ -72,7 +72,8 @@ class Server:
         self.ended.set()
         self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
-        self._thread.join()
+        self._thread.join(5)
+        assert not self._thread.is_alive(), "a client left its connection open"
 
     def _serve(self) -> None:
         while True:

@@ -65,9 +65,7 @@ def test_next_task_names_documents_in_the_order_of_recording(manage: Manage) -> 
     assert [Upload("b"), Upload("a"), Done("nothing is left to send", left=False)] == tasks
 
 
-def test_next_task_after_15_posts_is_a_wait_until_the_first_is_a_minute_old(
-    manage: Manage, clock: FakeClock
-) -> None:
+def test_next_task_after_15_posts_is_a_wait_until_the_first_is_a_minute_old(manage: Manage, clock: FakeClock) -> None:
     """The sixteenth post of a minute waits, no longer than it must."""
     manager = manage(*map(str, range(17)))
     for n in range(15):
@@ -279,9 +277,7 @@ def test_report_result_of_an_end_forgets_the_document(manage: Manage, kept: Kept
     assert ({}, {}, 1) == (kept.load().failures, kept.load().next_try, len(kept.load().posts))
 
 
-def test_next_task_after_the_clock_was_set_back_waits_for_nothing(
-    manage: Manage, clock: FakeClock, kept: Kept
-) -> None:
+def test_next_task_after_the_clock_was_set_back_waits_for_nothing(manage: Manage, clock: FakeClock, kept: Kept) -> None:
     """Instants that are yet to come, further off than any delay, say nothing."""
     clock.set("2027-11-20T12:00:00Z")
     future = clock.now()
@@ -312,9 +308,7 @@ def test_earliest_try_is_that_of_the_first_due_document(manage: Manage, clock: F
     assert manage().earliest_try() is None
 
 
-def test_earliest_try_after_failures_in_a_row_holds_the_untried_back_too(
-    manage: Manage, clock: FakeClock
-) -> None:
+def test_earliest_try_after_failures_in_a_row_holds_the_untried_back_too(manage: Manage, clock: FakeClock) -> None:
     """A server that is down is not asked at once for the documents that were not tried yet."""
     manager = manage(*"abcdef")
     for name in "abc":
@@ -338,9 +332,7 @@ _steps = st.lists(
 
 @given(steps=_steps, draw=st.floats(0, 1, exclude_max=True))
 @settings(max_examples=150)
-def test_manager_through_any_history_keeps_its_limits(
-    steps: list[tuple[str, object]], draw: float
-) -> None:
+def test_manager_through_any_history_keeps_its_limits(steps: list[tuple[str, object]], draw: float) -> None:
     """Whatever is recorded, answered, waited for or killed: 15 posts a minute, three failures, nothing before its time."""
     clock, kept = FakeClock(), Kept()
     manager = UploadManager(kept.load(), now=clock.now, draw=lambda: draw, save=kept.save)

@@ -171,9 +171,7 @@ def test_refused_leaves_the_reason_beside_the_document(
     assert {"reason": "too_old", "message": "it is old"} == reason
 
 
-def test_refused_after_a_no_keeps_the_first_reason(
-    pending: Pending, document: Make, directory: StateDirectory
-) -> None:
+def test_refused_after_a_no_keeps_the_first_reason(pending: Pending, document: Make, directory: StateDirectory) -> None:
     """Where the user said no first, that is the reason that stands."""
     pending.record(NAME, document(), YES)
     pending.withdraw("withdrawn", "a no")

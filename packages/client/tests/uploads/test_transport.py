@@ -98,7 +98,11 @@ def test_post_that_is_redirected_goes_nowhere_else(server: Any, transport: Httpx
 @pytest.mark.parametrize("status", [204, 404, 429, 503, 599])
 def test_post_answered_by_any_status_is_an_answer(server: Any, transport: HttpxTransport, status: int) -> None:
     """What a status means is not the transport's to say."""
-    server.answers = [b"HTTP/1.1 %d x\r\nretry-after: 7\r\n" % status + b"content-length: 0\r\n\r\n" * (status != 204) + b"\r\n" * (status == 204)]
+    server.answers = [
+        b"HTTP/1.1 %d x\r\nretry-after: 7\r\n" % status
+        + b"content-length: 0\r\n\r\n" * (status != 204)
+        + b"\r\n" * (status == 204)
+    ]
 
     answer = transport.post(server.url, BODY, "zstd")
 
@@ -121,9 +125,7 @@ def dripping(server: Any, start: bytes) -> Callable[[socket.socket], None]:
     [b"", b"HTTP/1.1 200 OK\r\nx: ", b"HTTP/1.1 200 OK\r\ncontent-length: 99999\r\n\r\n"],
     ids=["status", "header", "body"],
 )
-def test_post_to_a_server_that_drips_ends_at_the_deadline(
-    server: Any, transport: HttpxTransport, start: bytes
-) -> None:
+def test_post_to_a_server_that_drips_ends_at_the_deadline(server: Any, transport: HttpxTransport, start: bytes) -> None:
     """The deadline is for all of a post: a byte now and then does not prolong it."""
     server.answers = [dripping(server, start)]
     begin = time.monotonic()
@@ -205,7 +207,9 @@ def test_post_over_tls_to_a_server_without_it_is_no_answer(server: Any, transpor
     assert not any(BODY in request for request in server.requests)
 
 
-@pytest.mark.parametrize("url", ["http://", "http://[", "ftp://host.example/", "http://host.example:99999/", "http://\x00/"])
+@pytest.mark.parametrize(
+    "url", ["http://", "http://[", "ftp://host.example/", "http://host.example:99999/", "http://\x00/"]
+)
 def test_post_to_what_is_no_address_is_no_answer(transport: HttpxTransport, url: str) -> None:
     """An endpoint that nobody can reach ends no uploader."""
     with pytest.raises(NoAnswer):

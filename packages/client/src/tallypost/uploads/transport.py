@@ -115,13 +115,23 @@ async def _ask(method: str, url: str, body: bytes | None, headers: dict[str, str
     # A client for one request alone: no cookie, no connection, nothing that ties one post to the next. The encodings
     # that httpx would accept depend on what else is installed, and that is nobody's business.
     headers = {"user-agent": "tallypost", "accept": "application/json", "accept-encoding": "identity", **headers}
-    async with (
-        httpx.AsyncClient(verify=ssl.create_default_context(), follow_redirects=False, timeout=None) as client,  # noqa: S113  # The caller's deadline holds for all of it.
-        client.stream(method, url, content=body, headers=headers) as response,
-    ):
-        start = b""
-        async for piece in response.aiter_bytes():
-            start += piece
-            if len(start) > limits.answer_bytes_max:
-                break
-        return Answer(response.status_code, start[: limits.answer_bytes_max], dict(response.headers))
+    opened: list[Any] = []
+
+    async def keep(event: str, facts: Mapping[str, Any]) -> None:
+        if event.endswith("connect_tcp.complete"):
+            opened.append(facts["return_value"])
+
+    try:
+        async with (
+            httpx.AsyncClient(verify=ssl.create_default_context(), follow_redirects=False, timeout=None) as client,  # noqa: S113  # The caller's deadline holds for all of it.
+            client.stream(method, url, content=body, headers=headers, extensions={"trace": keep}) as response,
+        ):
+            start = b""
+            async for piece in response.aiter_bytes():
+                start += piece
+                if len(start) > limits.answer_bytes_max:
+                    break
+            return Answer(response.status_code, start[: limits.answer_bytes_max], dict(response.headers))
+    finally:
+        for stream in opened:  # Called off during a TLS handshake, httpx leaves the connection open.
+            await stream.aclose()

@@ -1,0 +1,1 @@
+"""The formatter black, counting with Tallypost how it is used."""

@@ -15,7 +15,6 @@ from tallypost_schema import names
 from . import losses
 from .clock import SystemClock, day_of
 from .consent import SYSTEM_FILE, decide, is_test_runner
-from .counts.histogram import Histogram
 from .counts.recorder import Recorder
 from .disk import OsDisk, text_of
 from .errors import NoStateDirectory, WrongUse
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from .consent import Decision, Mode
     from .counts.count_file import CountFile, MemoryCells
     from .counts.counter import Counter
+    from .counts.histogram import Histogram
     from .daily import Daily
     from .seams import Clock, Disk
 
@@ -108,6 +108,8 @@ class Telemetry:
         buckets = names.histogram_buckets(edges) if edges and rising else ()
         _require(len(set(buckets)) == len(edges) + 1, "edges", edges, "rising positive numbers, such as (0.1, 1, 10)")
         from time import perf_counter
+
+        from .counts.histogram import Histogram
 
         counters = tuple(self._recorder.counter(f"{name}:{bucket}") for bucket in buckets)
         return Histogram(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tallypost import Telemetry, WrongUse
+from tallypost.counts import recorder
 from tallypost.counts.counter import Counter
 from tallypost.testing import FakeClock, FaultyDisk
 
@@ -114,18 +115,47 @@ def test_inc_in_many_threads_gives_the_exact_sum(application: Start, counted: Co
     assert {"cmd/export": 32000} == counted()["2026-11-20"]
 
 
-def test_inc_reads_and_writes_its_cell_without_a_call_in_between() -> None:
+def test_inc_with_and_without_bucket_in_threads_gives_the_exact_sum(application: Start, counted: Counted) -> None:
+    """The lock's holder and a thread without the lock add to one cell, and lose nothing."""
+    exports = application().counter("cmd/export")
+    switch_interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def plain() -> None:
+        for _ in range(20000):
+            exports.inc()
+
+    def bucket() -> None:
+        for n in range(4000):
+            exports.inc(bucket=f"b{n}")
+
+    threads = [threading.Thread(target=work) for work in (plain, bucket, plain)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(switch_interval)
+
+    assert 44000 == counted()["2026-11-20"]["cmd/export"]
+
+
+@pytest.mark.parametrize("function", [Counter.inc, recorder._add_to])
+def test_inc_reads_and_writes_its_cell_without_a_call_in_between(function: Callable[..., None]) -> None:
     """Why threads lose nothing: an interpreter with a GIL switches at calls and backward jumps only, and none is there.
 
-    The sequence from the load of the cell to the store into it is looked at in the byte code of this Python.
+    Each sequence from the load of a cell to the store into it is looked at in the byte code of this Python.
     """
-    instructions = list(dis.get_instructions(Counter.inc))
-    store = next(place for place, one in enumerate(instructions) if one.opname.startswith("STORE_SUBSCR"))
-    load = max(place for place, one in enumerate(instructions[:store]) if one.argval == "_cell")
+    instructions = list(dis.get_instructions(function))
+    stores = [place for place, one in enumerate(instructions) if one.opname.startswith("STORE_SUBSCR")]
+    assert stores
 
-    between = [one.opname for one in instructions[load : store + 1]]
+    for store in stores:
+        load = max(place for place, one in enumerate(instructions[:store]) if one.argval in ("_cell", "cell"))
+        between = [one.opname for one in instructions[load : store + 1]]
 
-    assert not [name for name in between if "CALL" in name or "JUMP" in name or "RESUME" in name]
+        assert not [name for name in between if "CALL" in name or "JUMP" in name or "RESUME" in name]
 
 
 def test_inc_in_a_signal_handler_during_a_slow_increment_is_counted(

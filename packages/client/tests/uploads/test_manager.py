@@ -333,7 +333,7 @@ _steps = st.lists(
 @given(steps=_steps, draw=st.floats(0, 1, exclude_max=True))
 @settings(max_examples=150)
 def test_manager_through_any_history_keeps_its_limits(steps: list[tuple[str, object]], draw: float) -> None:
-    """Whatever is recorded, answered, waited for or killed: 15 posts a minute, three failures, nothing before its time."""
+    """Whatever is recorded, answered, waited for or killed: 15 posts a minute, 3 failures, nothing before its time."""
     clock, kept = FakeClock(), Kept()
     manager = UploadManager(kept.load(), now=clock.now, draw=lambda: draw, save=kept.save)
     posts: list[float] = []

@@ -93,7 +93,7 @@ def clean(**more: str) -> dict[str, str]:
 def host(base: Path, clock: FakeClock) -> Callable[..., str | None]:
     """Have a process start the uploader, at the clock's time, after `change` was executed in it."""
 
-    def run(change: str = "", *, before: Callable[[], None] | None = None, **more: Any) -> str | None:
+    def run(change: str = "", **more: Any) -> str | None:
         done = subprocess.run(
             [sys.executable, "-c", HOST, str(base), str(clock.now()), change],
             env=more.pop("env", clean()),
@@ -261,7 +261,7 @@ def test_start_detaches_a_process_that_does_the_work_and_ends(
 
 
 def test_process_closes_what_a_host_left_inheritable(pending: Pending, base: Path, tmp_path: Path) -> None:
-    """A lock or a listening socket of the host's is not kept by its uploader: the watchdog's last sight of it."""
+    """A lock or a listening socket of the host's is not kept by its uploader, however high its number."""
     held = tmp_path / "held"
     descriptor = os.open(held, os.O_RDWR | os.O_CREAT)
     os.set_inheritable(descriptor, True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Counter:
     """A named number that only grows within a UTC day. Get one from `Telemetry.counter`."""
 
-    __slots__ = ("_begin", "_cell", "_end", "_now", "_recorder", "name")
+    __slots__ = ("_begin", "_buckets", "_cell", "_end", "_now", "_recorder", "name")
 
     def __init__(self, name: str, *, recorder: Recorder, now: Callable[[], float]) -> None:
         self.name = name
@@ -25,18 +25,32 @@ class Counter:
         # No instant lies in [0, 0): the first increment asks the recorder for a cell.
         self._begin = self._end = 0.0
         self._cell: memoryview | None = None
+        self._buckets: dict[str, Counter] = {}
 
     def inc(self, n: int = 1, bucket: str | None = None) -> None:
         """Count `n` more, of today; with a bucket it is counted under ``name:bucket`` and under ``name``."""
+        # Where a cell is added to, no call and no backward jump lies between its read and its write: under the GIL no
+        # other thread can come in between. A cell that was given up after the check of the day raises instead.
         try:
-            if bucket is None and n > 0 and self._begin <= self._now() < self._end:
-                # One bytecode sequence without a call: under the GIL no other thread can come between the read
-                # and the write of the cell, and a cell that was given up meanwhile raises instead of taking it.
-                self._cell[0] += n  # type: ignore[index]  # A cell is there whenever begin < end.
-                return
-        except Exception:  # noqa: BLE001  # A void cell, a full number, a wrong type: all are the recorder's to sort out.
-            bucket = bucket or None
+            now = self._now
+            if bucket is None:
+                if n > 0 and self._begin <= now() < self._end:
+                    self._cell[0] += n  # type: ignore[index]  # A cell is there whenever begin < end.
+                    return
+            else:
+                # Fetched before the check: if it is given up meanwhile this very view is void.
+                cell = self._buckets[bucket]._cell
+                if n > 0 and self._begin <= now() < self._end:
+                    cell[0] += n  # type: ignore[index]  # As above; a bucket of another day is void.
+                    self._cell[0] += n  # type: ignore[index]  # As above.
+                    return
+        except Exception:  # noqa: BLE001, S110  # A void cell, a full number, a wrong type, a bucket that is new:
+            pass  # all of them are the recorder's to sort out.
         self._recorder.count(self, n, bucket)
+
+    def keep(self, bucket: str, counter: Counter) -> None:
+        """Know the counter of a bucket from now on."""
+        self._buckets[bucket] = counter
 
     def attach(self, cell: memoryview, begin: float, end: float) -> None:
         """Take a cell for the instants from `begin` up to `end`."""

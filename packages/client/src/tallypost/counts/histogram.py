@@ -7,6 +7,8 @@ Never   keeps a value.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,12 +38,7 @@ class Histogram:
         """Count `value` in its bucket; a negative value, or what is no number, is counted as lost."""
         try:
             if value >= 0:
-                # A few edges: a scan beats a search, and most values fall low.
-                for edge, counter in zip(self._edges, self._counters):  # noqa: B905  # One counter more than edges.
-                    if value <= edge:
-                        counter.inc()
-                        return
-                self._counters[-1].inc()
+                self._counters[bisect_left(self._edges, value)].inc()
                 return
         except Exception:  # noqa: BLE001  # What cannot be compared with a number is lost like a negative one.
             value = -1

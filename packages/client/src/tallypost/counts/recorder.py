@@ -59,7 +59,7 @@ class Recorder:
                 self.lose(losses.DROPPED_VALUES)
             elif n > 0:
                 if bucket is not None:
-                    self._count_bucket(counter.name, n, bucket)
+                    self._count_bucket(counter, n, bucket)
                 self._queue(counter, n)
         except Exception as problem:  # noqa: BLE001  # The host must not notice; the reason is kept for `status`.
             self.memory_reason = f"{type(problem).__name__}: {problem}"
@@ -89,8 +89,8 @@ class Recorder:
             cells, self._cells = self._cells, MemoryCells()
             cells.close()
 
-    def _count_bucket(self, name: str, n: int, bucket: object) -> None:
-        full = f"{name}:{bucket}"
+    def _count_bucket(self, plain: Counter, n: int, bucket: object) -> None:
+        full = f"{plain.name}:{bucket}"
         if full not in self._counters:
             if not (isinstance(bucket, str) and names.is_counter(full)):
                 self.lose(losses.DROPPED_BUCKETS)
@@ -98,7 +98,10 @@ class Recorder:
             if len(self._counters) >= limits.names_per_file_max:
                 self.lose(losses.DROPPED_NAMES)
                 return
-        self.counter(full).inc(n)
+        counter = self.counter(full)
+        if self._hands_out_cells and isinstance(bucket, str):
+            plain.keep(bucket, counter)
+        counter.inc(n)
 
     def _queue(self, counter: Counter, n: int) -> None:
         """Add under the lock; what a signal handler counts meanwhile, in the same thread, is added after it."""
@@ -125,10 +128,9 @@ class Recorder:
             counter, cell = self.counter(losses.DROPPED_NAMES), self._cell(losses.DROPPED_NAMES)
             if cell is None:
                 return  # Opening a file makes this cell, so it is there unless that failed, and then it is memory.
-            n = 1
-            cell[0] = min(cell[0] + n, COUNT_MAX)
+            _add_to(cell, 1)
             return
-        cell[0] = min(cell[0] + n, COUNT_MAX)
+        _add_to(cell, n)
         if self._hands_out_cells:
             counter.attach(cell, self._begin, self._end)
             self._attached[counter.name] = counter
@@ -160,9 +162,17 @@ class Recorder:
         for name, cell in old.cells.items():
             target = self._cell(name)
             if target is not None:
-                target[0] = min(target[0] + cell[0], COUNT_MAX)
+                _add_to(target, cell[0])
 
     def _detach_all(self) -> None:
         attached, self._attached = self._attached, {}
         for counter in attached.values():
             counter.detach()
+
+
+def _add_to(cell: memoryview, n: int) -> None:
+    # As in `Counter.inc` no call lies between read and write: other threads add to this cell without the lock.
+    try:
+        cell[0] += n
+    except ValueError:  # More than eight bytes hold. Readers take anything from here on for the largest count.
+        cell[0] = COUNT_MAX

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import functools
 import io
 import json
 import os
@@ -66,6 +65,7 @@ class Containers:
     exec_in_server: list[str]
     compose_command: list[str]
     engine: str = "docker"
+    identities: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def exec(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command in the server's container; its exit code is the caller's to judge."""
@@ -75,10 +75,11 @@ class Containers:
         """Run compose on this project."""
         return self._run([*self.compose_command, *arguments], check=check)
 
-    @functools.cache  # noqa: B019  (There is one of these in a run.)
     def identity(self, service: str) -> str:
         """The id of a service's container, running or not: it stays the same over stops and starts."""
-        return self.compose("ps", "--all", "--quiet", service).stdout.strip()
+        if service not in self.identities:
+            self.identities[service] = self.compose("ps", "--all", "--quiet", service).stdout.strip()
+        return self.identities[service]
 
     def inspect(self, service: str) -> Json:
         """All that the engine knows about a service's container."""
@@ -87,6 +88,10 @@ class Containers:
     def kill(self, service: str) -> None:
         """End all of a service's container at once, without a word to its processes."""
         self._run([self.engine, "kill", "--signal", "KILL", self.identity(service)])
+
+    def remove(self, container: str) -> None:
+        """End a container and forget it."""
+        self._run([self.engine, "rm", "--force", container])
 
     def segments(self) -> Segments:
         """Copy the server's segments out of its volume; the container may be stopped."""

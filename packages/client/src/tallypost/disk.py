@@ -101,7 +101,11 @@ class OsDisk:
 
     def sweep(self, folder: str, before: float) -> None:
         """Remove unfinished files of killed processes."""
-        for entry in os.scandir(folder):
+        try:
+            entries = list(os.scandir(folder))
+        except FileNotFoundError:
+            return
+        for entry in entries:
             if entry.name.endswith(_UNFINISHED) and entry.stat().st_mtime < before:
                 self.remove(entry.path)
 

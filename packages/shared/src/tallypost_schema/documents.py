@@ -149,7 +149,7 @@ def report_of(value: dict[str, Any]) -> Report:
             if not _is_counter(counter):
                 raise _refused("counters", counter, _COUNTER_RULE)
         for stack in program.stacks:
-            if not names.is_stack(stack):
+            if not _is_stack(stack):
                 raise _refused("stacks", stack, _FRAMES_RULE)
     return report
 
@@ -243,13 +243,16 @@ def _refused(key: str, given: str, allowed: str) -> Invalid:
     return Invalid(f"{key} is {given[:80]!a}, allowed is {allowed}")
 
 
-def _kept(rule: Callable[[str], bool]) -> Callable[[str], bool]:
+def _kept(
+    rule: Callable[[str], bool], characters_max: int = limits.name_characters_max, answers: int = 4096
+) -> Callable[[str], bool]:
     """Keep a rule's answers: a server meets the same few thousand names in every document.
 
     The length is looked at first, so that what is kept stays small, whoever sends it.
     """
-    known = lru_cache(maxsize=4096)(rule)
-    return lambda text: len(text) <= limits.name_characters_max and known(text)
+    known = lru_cache(maxsize=answers)(rule)
+    return lambda text: len(text) <= characters_max and known(text)
 
 
 _is_counter, _is_name, _is_field = _kept(names.is_counter), _kept(names.is_name), _kept(names.is_field)
+_is_stack = _kept(names.is_stack, limits.stack_bytes_max, answers=1024)

@@ -1,0 +1,191 @@
+"""Wires the server: builds the rooms in the order in which data passes, starts and stops them.
+
+Takes   settings; real or faked disk, clock and randomness.
+Gives   `App`, an ASGI callable.
+Never   decides anything that a room could decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from . import limits
+from .clock import Clock, SystemClock
+from .disk import Disk, Lock, OsDisk
+from .errors import CommitFailed, Declined, FolderMissing
+from .ingest.admission import Admission
+from .ingest.applications import Applications
+from .ingest.endpoint import KINDS, Ingest, Receive, Scope, Send
+from .ingest.quarantine import Quarantine
+from .metrics import Metrics
+from .segments.group_commit import GroupCommit
+from .segments.node import node_of
+from .segments.probe import probe
+from .segments.recover import recover
+from .segments.roll import OpenSegment
+from .segments.seal import Sealer, SealThread
+from .settings import Settings
+from .web import web
+
+_log = logging.getLogger(__name__)
+
+
+class App:
+    """The whole server but its socket. Built where it may block; `start` and `stop` belong to an event loop.
+
+    Raises:
+        FolderLocked: another server works on the data folder.
+        FolderMissing: the applications folder was named and is not there.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        disk: Disk | None = None,
+        clock: Clock | None = None,
+        token: Callable[[int], str] = secrets.token_hex,
+        body_seconds_max: float = limits.body_seconds_max,
+        waiting_bytes_max: int = limits.waiting_bytes_max,
+    ) -> None:
+        self._settings = settings
+        self._disk = disk = disk or OsDisk()
+        self._clock = clock = clock or SystemClock()
+        self._metrics = metrics = Metrics()
+        self._segments = segments = settings.data / "segments"
+        disk.make_folder(settings.data)
+        if settings.sources["applications"] == "default":
+            disk.make_folder(settings.applications)
+        # Before the lock: a server that does not start must not hold it.
+        self._applications = Applications(settings.applications, disk=disk)
+        self._applications.scan()
+        self._lock: Lock = disk.lock(settings.data / "lock")
+        for folder in (segments / "open", settings.data / "quarantine"):
+            disk.make_folder(folder)
+
+        self._background = ThreadPoolExecutor(1, "quarantine")
+        self._large = ThreadPoolExecutor(1, "large-documents")
+        self._quarantine = Quarantine(
+            settings.data / "quarantine",
+            disk=disk,
+            clock=clock,
+            metrics=metrics,
+            token=token,
+            in_thread=self._background.submit,
+        )
+        self._sealer = Sealer(segments, disk=disk, metrics=metrics, torn_keeper=self._quarantine)
+        self._sealing = SealThread(self._sealer, clock=clock, metrics=metrics)
+        self._commit = GroupCommit(
+            OpenSegment(
+                segments / "open",
+                disk=disk,
+                clock=clock,
+                node=node_of(settings.data, disk=disk, token=token),
+                boot=token(4),
+                seal_bytes=settings.seal_bytes,
+                seal_seconds=settings.seal_seconds,
+                reserve_bytes=settings.reserve_bytes,
+                hand_over=self._sealing.hand_over,
+            ),
+            clock=clock,
+            metrics=metrics,
+            waiting_bytes_max=waiting_bytes_max,
+        )
+        self._admission = Admission(
+            requests_max=limits.requests_max, held_bytes_max=limits.held_bytes_max, trouble=self._trouble
+        )
+        self._ingest = Ingest(
+            commit=self._commit,
+            admission=self._admission,
+            applications=self._applications,
+            quarantine=self._quarantine,
+            clock=clock,
+            metrics=metrics,
+            in_thread=lambda take: asyncio.get_running_loop().run_in_executor(self._large, take),
+            body_seconds_max=body_seconds_max,
+        )
+        self._web = web(
+            applications=self._applications, clock=clock, metrics=metrics, not_ready=self._admission.not_ready
+        )
+        metrics.waiting_bytes.ask = lambda: self._commit.waiting_bytes
+        metrics.free_bytes.ask = lambda: disk.free_bytes(settings.data)
+        metrics.ready.ask = lambda: self._admission.not_ready() is None
+        metrics.applications.ask = lambda: self._applications.count
+        metrics.declarations_damaged.ask = lambda: self._applications.damaged
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request: the two hot paths directly, the rest by way of Starlette."""
+        if scope["type"] == "http" and scope["path"] in KINDS:
+            await self._ingest(scope, receive, send)
+        else:
+            await self._web(scope, receive, send)
+
+    async def start(self) -> None:
+        """Recover what was left open, then take documents."""
+        self._commit.start()
+        self._sealing.start()
+        left = await asyncio.get_running_loop().run_in_executor(None, self._recover)
+        for stem in left:
+            self._sealing.hand_over(stem)
+        self._tasks = [asyncio.create_task(self._tick()), asyncio.create_task(self._scan())]
+        if self._admission.state == "starting":  # It may have been told to stop meanwhile.
+            self._admission.state = "taking"
+
+    def begin_stop(self) -> None:
+        """Take nothing new; what has begun goes on."""
+        self._admission.state = "stopping"
+
+    async def stop(self) -> bool:
+        """Commit and seal all there is, end the threads. False if the disk did not let that happen in time."""
+        self.begin_stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        loop = asyncio.get_running_loop()
+        ended = await loop.run_in_executor(None, self._commit.stop, limits.stop_seconds_max)
+        ended = await loop.run_in_executor(None, self._sealing.stop, limits.stop_seconds_max) and ended
+        self._background.shutdown(wait=ended)
+        self._large.shutdown(wait=ended)
+        return ended
+
+    def close(self) -> None:
+        """Free the data folder."""
+        self._lock.close()
+
+    def _recover(self) -> list[str]:
+        return recover(
+            self._segments,
+            disk=self._disk,
+            sealer=self._sealer,
+            metrics=self._metrics,
+            go_on=lambda: self._admission.state == "starting",
+        )
+
+    def _trouble(self) -> Declined | None:
+        if not self._commit.alive:
+            return CommitFailed(RuntimeError("the committer has ended"))
+        return probe(
+            self._segments / "open",
+            disk=self._disk,
+            reserve_bytes=self._settings.reserve_bytes,
+            write=self._commit.failure is not None,
+        )
+
+    async def _tick(self) -> None:
+        while True:
+            await self._clock.sleep(limits.tick_seconds)
+            self._commit.tick()
+            self._sealing.tick()
+
+    async def _scan(self) -> None:
+        while True:
+            await self._clock.sleep(limits.applications_scan_seconds)
+            try:
+                await asyncio.get_running_loop().run_in_executor(None, self._applications.scan)
+            except FolderMissing as failure:
+                _log.error("%s; what was registered stays", failure)

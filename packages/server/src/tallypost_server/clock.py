@@ -1,0 +1,55 @@
+"""Time as the server sees it: UTC for what is stored, a monotonic count for what is waited for.
+
+Takes   nothing.
+Gives   `Clock`, and the system's own as `SystemClock`.
+Never   local time. No other module asks the system what time it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """The time: ``SystemClock``, or ``testing.FakeClock``."""
+
+    def now(self) -> datetime.datetime:
+        """The present moment in UTC. It may jump, in both directions."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds since some moment. It never goes back."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Return no earlier than `seconds` from now."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now(self) -> datetime.datetime:
+        """The present moment in UTC."""
+        return datetime.datetime.now(datetime.timezone.utc)
+
+    def monotonic(self) -> float:
+        """Seconds since some moment."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Return no earlier than `seconds` from now."""
+        await asyncio.sleep(seconds)
+
+
+def stamp(moment: datetime.datetime) -> str:
+    """A moment as documents spell it: ``2026-11-24T10:00:00.123Z``."""
+    return moment.isoformat(timespec="milliseconds")[:23] + "Z"
+
+
+def moment_of(text: str) -> datetime.datetime:
+    """The moment that `stamp` spelled."""
+    return datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=datetime.timezone.utc)

@@ -1,0 +1,154 @@
+"""What can go wrong on the server, grouped by the moment it happens.
+
+ServerError
+├── CannotStart              while starting
+│   ├── SettingsInvalid      a flag, variable or key that is unknown or does not fit
+│   ├── FolderLocked         another server works on this data folder
+│   ├── CannotListen         the address is taken, or not ours
+│   └── FolderMissing        a folder that must be there is not
+├── Declined                 while a request is answered: has the code of its answer
+│   ├── Refused              the document's own fault, or the request's; has a message for the sender
+│   ├── ApplicationUnreadable  its declaration is damaged, and none was read before
+│   ├── NotTaking            starting or stopping
+│   ├── TooMuchWaiting       more came than is kept in memory
+│   ├── NoSpace              the disk is full, or filled to the reserve
+│   └── CommitFailed         the disk refused a group
+├── SealFailed               while sealing: the open segment stays and is sealed later
+└── UnknownStream            while reading: no segment has it
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tallypost_schema.outcomes import CODES, ErrorCode
+
+
+def place_of(failure: BaseException) -> str:
+    """What an unforeseen error is and where it came from, without its words: they may quote a document."""
+    place = failure.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = f" at {Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}" if place is not None else ""
+    return type(failure).__name__ + where
+
+
+class ServerError(Exception):
+    """Whatever this server raises of its own."""
+
+
+class CannotStart(ServerError):
+    """The server, or another command, does not start; its words say what to change."""
+
+
+class SettingsInvalid(CannotStart):
+    """Settings that are unknown or do not fit; `problems` has a sentence for each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(problems))
+
+
+class FolderLocked(CannotStart):
+    """Another server works on the data folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        super().__init__(f"another tallypost-server serves {folder}: stop it, or choose another folder with --data")
+
+
+class CannotListen(CannotStart):
+    """The address is taken, or this machine does not have it."""
+
+    def __init__(self, address: str, failure: OSError) -> None:
+        self.address, self.failure = address, failure
+        super().__init__(f"cannot listen on {address}: {failure.strerror or failure}; choose another with --listen")
+
+
+class FolderMissing(CannotStart):
+    """A folder that must be there is not."""
+
+    def __init__(self, what: str, folder: Path) -> None:
+        self.what, self.folder = what, folder
+        super().__init__(f"{what} {folder} is not there")
+
+
+class Declined(ServerError):
+    """A request gets no receipt. `code` names the answer; `retry` says whether the same bytes may come again."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        self.code: ErrorCode = code
+        self.message = message
+        super().__init__(f"{code}: {message}")
+
+    @property
+    def status(self) -> int:
+        """The HTTP status of the answer."""
+        return CODES[self.code].status
+
+    @property
+    def retry(self) -> bool:
+        """Whether the same bytes may be sent again."""
+        return CODES[self.code].retry
+
+
+class Refused(Declined):
+    """The request or its document breaks a rule. Nothing of it is stored, except perhaps in the quarantine."""
+
+
+class ApplicationUnreadable(Declined):
+    """The declaration of `application` is damaged and no older one was read.
+
+    It is no refusal: a client deletes what is refused, and the makers did register this application.
+    """
+
+    def __init__(self, application: str) -> None:
+        self.application = application
+        super().__init__("busy", f"the declaration of {application} cannot be read here just now; send again later")
+
+
+class NotTaking(Declined):
+    """The server is starting or stopping."""
+
+
+class TooMuchWaiting(Declined):
+    """More came than is kept in memory. Nothing of this one was kept."""
+
+    def __init__(self, what: str, *, given: int, allowed: int) -> None:
+        self.what, self.given, self.allowed = what, given, allowed
+        super().__init__("busy", f"{given} {what} would wait, allowed are {allowed}; send again later")
+
+
+class NoSpace(Declined):
+    """The disk is full, or filled to the reserve. Nothing was acknowledged; it goes on once there is room."""
+
+    def __init__(self, *, free: int, reserve: int) -> None:
+        self.free, self.reserve = free, reserve
+        super().__init__("no_space", f"the disk has {free} bytes free and keeps {reserve}; send again later")
+
+
+class CommitFailed(Declined):
+    """The disk refused a group. None of it was acknowledged; the open segment is closed, the next group gets a new one.
+
+    The same bytes may be sent again: a repeat is recognised by stream and index.
+    """
+
+    def __init__(self, failure: BaseException) -> None:
+        self.failure = failure
+        super().__init__("storage_failed", "the disk did not take the document; send again later")
+
+
+class SealFailed(ServerError):
+    """A segment was not sealed. Its open file stays as it is, and sealing is tried again."""
+
+    def __init__(self, stem: str, reason: str) -> None:
+        self.stem, self.reason = stem, reason
+        super().__init__(f"{stem} was not sealed: {reason}")
+
+
+class UnknownStream(ServerError):
+    """No segment has a document of this stream."""
+
+    def __init__(self, stream: str) -> None:
+        self.stream = stream
+        super().__init__(f"no segment has a document of stream {stream[:80]!a}")

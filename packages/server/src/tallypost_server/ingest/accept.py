@@ -1,0 +1,147 @@
+"""Accepting: from a document's bytes to the line that stores it, or the reason why there is none.
+
+Takes   a document, decompressed and within its size; the path's kind, the registry, the moment.
+Gives   `Accepted`; or raises `Refused` with code and message.
+Never   knows of HTTP, a framework, a disk or a clock: a function of what is handed in.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import msgspec
+from msgspec import UNSET
+
+from tallypost_schema import documents, limits, receipts, strict_json
+from tallypost_schema.documents import Batch, Event, Field, ProgramCounts, Report
+from tallypost_schema.errors import Invalid, Malformed
+
+from ..clock import stamp
+from ..errors import Refused
+from ..segments.format import line_of_batch, line_of_report
+from .applications import Declared
+
+Kind: TypeAlias = Literal["report", "events"]
+What: TypeAlias = Literal["counter", "stack", "event", "field", "key"]
+
+_REPORT_KEYS = len(Report.__struct_fields__)
+_BATCH_KEYS = len(Batch.__struct_fields__)
+_PROGRAM_KEYS = len(documents.Program.__struct_fields__)
+_COUNTS_KEYS = len(ProgramCounts.__struct_fields__)
+_NOTHING = Event()
+
+
+class Accepted(NamedTuple):
+    """A document that keeps every rule: its line, its hash as posted, and what the line lacks of it."""
+
+    line: bytes
+    sha256: str
+    dropped: dict[What, int]
+
+
+def accept(document: bytes, kind: Kind, *, find: Callable[[str], Declared], received: datetime.datetime) -> Accepted:
+    """The line that stores a document. The order of the checks is promised: JSON, rules, application, day.
+
+    Raises:
+        Refused: the document's own fault.
+        ApplicationUnreadable: ours.
+    """
+    try:
+        value = strict_json.decode(document)
+        if kind == "report":
+            return _accept_report(value, documents.report_of(value), document, find, received)
+        return _accept_batch(value, documents.batch_of(value), document, find, received)
+    except Malformed as error:
+        raise Refused("malformed", str(error)) from error
+    except Invalid as error:
+        raise Refused("invalid", str(error)) from error
+
+
+def _accept_report(
+    value: dict[str, Any],
+    report: Report,
+    document: bytes,
+    find: Callable[[str], Declared],
+    received: datetime.datetime,
+) -> Accepted:
+    declared = find(report.app)
+    _check_day(report.day, received.date())
+    dropped: dict[What, int] = {}
+    _count(dropped, "key", len(value) - _REPORT_KEYS)
+    _count(dropped, "key", sum(len(program) - _COUNTS_KEYS for program in value["programs"]))
+    if not all(
+        program.counters.keys() <= declared.counters and _stacks_declared(program.stacks, declared)
+        for program in report.programs
+    ):
+        narrowed = [_narrowed(program, declared, dropped) for program in report.programs]
+        report = msgspec.structs.replace(report, programs=narrowed)
+    sha256 = receipts.hash_of(document)
+    return Accepted(line_of_report(report, received=stamp(received), sha256=sha256), sha256, dropped)
+
+
+def _accept_batch(
+    value: dict[str, Any],
+    batch: Batch,
+    document: bytes,
+    find: Callable[[str], Declared],
+    received: datetime.datetime,
+) -> Accepted:
+    declared = find(batch.app)
+    dropped: dict[What, int] = {}
+    _count(dropped, "key", len(value) - _BATCH_KEYS + len(value["program"]) - _PROGRAM_KEYS)
+    _count(dropped, "key", sum(len(event) - (3 if "name" in event else 0) for event in value["events"]))
+    events = [_declared_event(event, declared, dropped) for event in batch.events]
+    if any(kept is not given for kept, given in zip(events, batch.events, strict=True)):
+        batch = msgspec.structs.replace(batch, events=events)
+    sha256 = receipts.hash_of(document)
+    return Accepted(line_of_batch(batch, received=stamp(received), sha256=sha256), sha256, dropped)
+
+
+@lru_cache(maxsize=2)  # Asked for with every report, another one at midnight.
+def _days(today: datetime.date) -> tuple[str, str]:
+    """The oldest and the newest day that are taken."""
+    oldest = today - datetime.timedelta(days=limits.horizon_days)
+    return oldest.isoformat(), (today + datetime.timedelta(days=limits.ahead_days_max)).isoformat()
+
+
+def _check_day(day: str, today: datetime.date) -> None:
+    oldest, newest = _days(today)
+    if day < oldest:  # Days spelled in full sort as they follow each other.
+        raise Refused("too_old", f"the day is {day}, the oldest allowed is {oldest}")
+    if day > newest:
+        raise Refused("from_the_future", f"the day is {day}, the newest allowed is {newest}; check the sender's clock")
+
+
+def _stacks_declared(stacks: Iterable[str], declared: Declared) -> bool:
+    return all(stack.partition("\n")[0] in declared.stacks for stack in stacks)
+
+
+def _narrowed(program: ProgramCounts, declared: Declared, dropped: dict[What, int]) -> ProgramCounts:
+    counters = {name: count for name, count in program.counters.items() if name in declared.counters}
+    stacks = {name: count for name, count in program.stacks.items() if name.partition("\n")[0] in declared.stacks}
+    _count(dropped, "counter", len(program.counters) - len(counters))
+    _count(dropped, "stack", len(program.stacks) - len(stacks))
+    return msgspec.structs.replace(program, counters=counters, stacks=stacks)
+
+
+def _declared_event(event: Event, declared: Declared, dropped: dict[What, int]) -> Event:
+    """The event itself, or one without what is not declared; it keeps its place in any case."""
+    if event.name is UNSET or event.fields is UNSET:
+        return event
+    entry = declared.events.get(event.name)
+    if entry is None:
+        _count(dropped, "event", 1)
+        return _NOTHING
+    fields: dict[str, Field] = {key: field for key, field in event.fields.items() if entry.accepts(key, field)}
+    if len(fields) == len(event.fields):
+        return event
+    _count(dropped, "field", len(event.fields) - len(fields))
+    return msgspec.structs.replace(event, fields=fields)
+
+
+def _count(dropped: dict[What, int], what: What, count: int) -> None:
+    if count:
+        dropped[what] = dropped.get(what, 0) + count

@@ -1,0 +1,62 @@
+"""Every bound that only the server knows, each with its reason.
+
+Takes   nothing.
+Gives   numbers; the unit stands in the name, the qualifier last.
+Never   a bound that a client must know as well (``tallypost_schema.limits``), or an operator may set (``settings.py``).
+"""
+
+from __future__ import annotations
+
+from tallypost_schema.outcomes import ErrorCode
+
+# What waits for the disk is held in memory and lost in a crash, unacknowledged: some seconds of a busy server.
+waiting_bytes_max = 32 << 20
+# Each request under way may hold a body; more senders than this are told to come back.
+requests_max = 4096
+# Bodies that come in pieces are held until they are whole.
+held_bytes_max = 256 << 20
+
+# A head is hundreds of bytes; one that takes longer is a broken or a hostile sender.
+head_seconds_max = 10
+head_bytes_max = 64 << 10
+# 1 MiB in 30 s is 35 KiB/s: a slow phone does that, a sender that only wants to keep a connection does not.
+body_seconds_max = 30.0
+# A larger document is checked in a thread, so that others are answered meanwhile; clients cut batches at 256 KiB.
+inline_bytes_max = 512 << 10
+# Gzip members as zstd frames: a document needs one.
+gzip_members_max = 64
+
+# Proxies keep an idle connection for 60 s; ours must outlive theirs, or they post into a closing one.
+keep_alive_seconds = 75
+# SIGTERM to exit takes 15 s at most: 8 to answer what is under way, 5 to commit and seal, the rest is room.
+drain_seconds_max = 8
+stop_seconds_max = 5.0
+
+# How often the server looks whether a segment is due, and whether a declaration has changed (promised: 5 s).
+tick_seconds = 0.25
+applications_scan_seconds = 2.0
+# A declaration is some KiB; a larger file is not one.
+declaration_bytes_max = 1 << 20
+# A disk that refused to seal is asked again after this long.
+seal_retry_seconds = 5.0
+
+# Groups are written while a sender waits, segments once and for long.
+open_zstd_level = 1
+sealed_zstd_level = 3
+# Read, compressed and written piece by piece while sealing.
+piece_bytes_max = 256 << 10
+
+# What was refused is kept to find out why, not as an archive.
+quarantine_files_max = 1000
+quarantine_bytes_max = 64 << 20
+# Refused documents that wait to be written to the quarantine; a flood of rubbish must not fill the memory.
+quarantine_waiting_max = 64
+
+# When a sender may come again, in seconds: soon where only a moment is short, later where a person must act.
+retry_after_seconds: dict[ErrorCode, int] = {
+    "busy": 10,
+    "starting": 5,
+    "stopping": 5,
+    "storage_failed": 30,
+    "no_space": 300,
+}

@@ -1,0 +1,1 @@
+"""At rest: ``segments/open/`` (what grows) and ``segments/`` (what is sealed, and a manifest beside each)."""

@@ -1,0 +1,180 @@
+"""Group commit: all lines that wait become durable at the price of one sync.
+
+Takes   whole lines, from ``ingest.endpoint``, in the event loop.
+Gives   for each a future whose result means *on disk*.
+Never   names, rolls or seals a segment itself (``roll.py``); never parses a line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from typing import Protocol, TypeAlias
+
+from ..clock import Clock
+from ..errors import CommitFailed, Declined, NotTaking, TooMuchWaiting, place_of
+from ..metrics import Metrics
+
+_log = logging.getLogger(__name__)
+
+Durable: TypeAlias = "asyncio.Future[None]"
+Group: TypeAlias = list[tuple[bytes, Durable]]
+
+
+class Segment(Protocol):
+    """Where groups go: ``roll.OpenSegment``. Called in the committer's thread only."""
+
+    def append(self, lines: bytes) -> None:
+        """Return once `lines` are on disk; raises Declined if they are not."""
+        ...
+
+    def roll_if_due(self) -> None:
+        """Hand the file over if it is full or old."""
+        ...
+
+    def roll(self) -> None:
+        """Hand the file over, if there is one."""
+        ...
+
+
+class GroupCommit:
+    """Gathers lines while a sync is under way, then commits them together.
+
+    No timer: an idle disk is used at once, a busy one is given larger groups. The committer is a thread of
+    its own, since a hop through an executor costs more than a small group.
+    """
+
+    def __init__(self, segment: Segment, *, clock: Clock, metrics: Metrics, waiting_bytes_max: int) -> None:
+        self._segment, self._clock, self._metrics = segment, clock, metrics
+        self._waiting_bytes_max = waiting_bytes_max
+        self._gathered: Group = []  # What came in this turn of the loop. Touched in the event loop only.
+        self._waiting_bytes = 0  # What waits and what is being committed. Touched in the event loop only.
+        self._wake = threading.Condition()  # Protects the three below.
+        self._waiting: Group = []
+        self._ticked = False
+        self._stopping = False
+        self.failure: Declined | None = None  # Of the last group; None: it is on disk, or there was none.
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._work, name="committer", daemon=True)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes of lines are not answered yet."""
+        return self._waiting_bytes
+
+    @property
+    def alive(self) -> bool:
+        """Whether somebody commits."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin to commit, for the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    def append(self, line: bytes) -> Durable:
+        """A future that is done once `line` is on disk. Call it in the event loop.
+
+        The future raises NoSpace or CommitFailed: then the line may be on disk, but nobody says so.
+
+        Raises:
+            TooMuchWaiting: nothing of `line` was kept.
+            NotTaking: the committer has ended.
+        """
+        waiting_bytes = self._waiting_bytes + len(line)
+        if waiting_bytes > self._waiting_bytes_max:
+            raise TooMuchWaiting("bytes of lines", given=waiting_bytes, allowed=self._waiting_bytes_max)
+        if self._loop is None or self._stopping or not self._thread.is_alive():
+            raise NotTaking("stopping", "the server takes nothing more; send again later")
+        durable: Durable = self._loop.create_future()
+        # What comes within one turn of the loop is handed over together, at the turn's end: waking the committer
+        # for the first line would make it and the loop fight for the interpreter, for a group of one.
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append((line, durable))
+        self._waiting_bytes = waiting_bytes
+        return durable
+
+    def _hand_over(self) -> None:
+        group, self._gathered = self._gathered, []
+        with self._wake:
+            if not self._stopping:
+                self._waiting += group
+                self._wake.notify()
+                return
+        self._answer(group, NotTaking("stopping", "the server takes nothing more; send again later"))
+
+    def tick(self) -> None:
+        """Let the committer look whether the segment is old enough to be handed over."""
+        with self._wake:
+            self._ticked = True
+            self._wake.notify()
+
+    def stop(self, seconds: float) -> bool:
+        """Commit what waits, hand the segment over, end. False if that took longer than `seconds`.
+
+        Blocks: never call it in the event loop, which answers what is committed meanwhile.
+        """
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        if self._thread.ident is not None:
+            self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                while not (self._waiting or self._ticked or self._stopping):
+                    self._wake.wait()
+                group, self._waiting = self._waiting, []
+                self._ticked = False
+                ended = self._stopping and not group
+            try:
+                if group:
+                    self.failure = self._commit(group)
+                    self._tell(group, self.failure)
+                # After the answers: handing over costs those who wait nothing.
+                self._segment.roll() if ended else self._segment.roll_if_due()
+            except Exception as failure:  # noqa: BLE001  The committer outlives whatever one roll did.
+                self._metrics.unexpected.add()
+                _log.error("the committer did not foresee %s", place_of(failure))
+            if ended:
+                return
+
+    def _commit(self, group: Group) -> Declined | None:
+        begun = self._clock.monotonic()
+        lines = b"".join([line for line, _ in group])
+        try:
+            self._segment.append(lines)
+        except Declined as failure:
+            self._metrics.commit_failures.add(failure.code)
+            _log.error("a group of %d lines is not on disk: %s", len(group), failure.__cause__ or failure)
+            return failure
+        except Exception as failure:  # noqa: BLE001  Nobody foresaw it, and those who wait must hear something.
+            self._metrics.unexpected.add()
+            _log.error("a group of %d lines is not on disk: %s", len(group), place_of(failure))
+            return CommitFailed(failure)
+        self._metrics.groups.add()
+        self._metrics.committed_bytes.add(by=len(lines))
+        self._metrics.commit_seconds.observe(self._clock.monotonic() - begun)
+        return None
+
+    def _tell(self, group: Group, failure: Declined | None) -> None:
+        """Hand the whole group's outcome to the event loop at the price of one wake-up."""
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(self._answer, group, failure)
+        except RuntimeError:  # The loop is closed: nobody waits any more. The lines stay.
+            _log.warning("nobody waits any more for a group of %d lines", len(group))
+
+    def _answer(self, group: Group, failure: Declined | None) -> None:
+        for line, durable in group:
+            self._waiting_bytes -= len(line)
+            if durable.done():  # The sender hung up. Its line stays; a repeat is dropped later.
+                continue
+            if failure is None:
+                durable.set_result(None)
+            else:
+                durable.set_exception(failure)

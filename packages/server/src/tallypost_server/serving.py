@@ -1,0 +1,167 @@
+"""Serving: socket, signals and uvicorn around an `App`.
+
+Takes   settings.
+Gives   an exit status, once everything that was under way is answered, committed and sealed.
+Never   logs a payload or an address of a sender.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import signal
+import socket
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+import uvloop
+
+from . import limits
+from .app import App
+from .errors import CannotListen
+from .ingest.protocol import BoundedHead
+from .settings import Listen, Settings
+
+_log = logging.getLogger(__name__)
+_BACKLOG = 2048
+# Proxies reach a socket through its group.
+_SOCKET_MODE = 0o660
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit status."""
+    log_to_stderr()
+    app = App(settings)
+    try:
+        listener = listen(settings.listen)
+        try:
+            return uvloop.run(_serve(app, listener, settings))
+        finally:
+            listener.close()
+            if settings.listen.path:
+                Path(settings.listen.path).unlink(missing_ok=True)
+    finally:
+        app.close()
+
+
+def listen(where: Listen) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        CannotListen: the address is taken, or not ours.
+    """
+    try:
+        if where.path:
+            return _listen_on_path(where)
+        family, _, _, _, address = socket.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+        return listener
+    except OSError as failure:
+        raise CannotListen(str(where), failure) from failure
+
+
+def _listen_on_path(where: Listen) -> socket.socket:
+    path = Path(where.path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        try:
+            listener.bind(where.path)
+        except OSError as failure:
+            if failure.errno != errno.EADDRINUSE or _answers(path):
+                raise
+            path.unlink()  # Left by a server that was killed: nobody listens there.
+            listener.bind(where.path)
+        path.chmod(_SOCKET_MODE)
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _answers(path: Path) -> bool:
+    if not stat.S_ISSOCK(path.stat().st_mode):
+        return True  # A file of somebody else's: not ours to remove.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+        try:
+            caller.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+    return True
+
+
+def log_to_stderr() -> None:
+    """One line an entry on standard error, in UTC; from uvicorn only what is amiss."""
+    handler = logging.StreamHandler(sys.stderr)
+    formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    for name in ("uvicorn", "uvicorn.error", "asyncio"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn's server, whose signals are handled by `_serve`: its own way ends the process by the signal, not by 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _serve(app: App, listener: socket.socket, settings: Settings) -> int:
+    server = _Server(
+        uvicorn.Config(
+            app,
+            http=BoundedHead,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=limits.keep_alive_seconds,
+            timeout_graceful_shutdown=limits.drain_seconds_max,
+        )
+    )
+
+    def end() -> None:
+        app.begin_stop()
+        server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    where = settings.listen
+    if not where.path:
+        host, port = listener.getsockname()[:2]
+        where = where._replace(host=host, port=port)
+    _log.info("listening on %s, data in %s", where, settings.data.resolve())
+    starting = asyncio.create_task(app.start())
+    # Without recovery nothing would ever be taken; whoever started the server must hear of it.
+    starting.add_done_callback(lambda task: end() if task.cancelled() or task.exception() else None)
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        results = await asyncio.gather(starting, return_exceptions=True)
+        ended = await app.stop()
+    if isinstance(results[0], BaseException):
+        _log.error("recovery failed: %r", results[0])
+        return 1
+    _log.info("stopped" if ended else "stopped before everything was on disk or sealed: the disk is too slow")
+    return 0 if ended else 1

@@ -1,0 +1,234 @@
+"""The settings: each declared once, with its own sentence, whichever of four places it is set in.
+
+Takes   flags, variables ``TALLYPOST_SERVER_…``, a TOML file; the first of them that has a setting decides.
+Gives   `Settings`, and where each came from.
+Never   goes on past a name that it does not know: a misspelt setting must not be a default in disguise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .errors import SettingsInvalid
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+VARIABLE_PREFIX = "TALLYPOST_SERVER_"
+
+
+class Listen(NamedTuple):
+    """Where the server listens: a host and port, or the path of a socket."""
+
+    host: str
+    port: int
+    path: str
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Setting(NamedTuple):
+    """A declared setting: its key in the file, how it is read, what holds without it, how it is shown in help."""
+
+    name: str
+    parse: Callable[[object], object]
+    default: object
+    given_as: str
+    sentence: str
+
+    @property
+    def flag(self) -> str:
+        """Its flag."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """Its variable."""
+        return VARIABLE_PREFIX + self.name.upper()
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The settings in force. `sources` tells for each where it came from."""
+
+    data: Path
+    listen: Listen
+    applications: Path
+    seal_bytes: int
+    seal_seconds: float
+    reserve_bytes: int
+    no_archive: bool
+    sources: Mapping[str, str]
+
+    def shown(self) -> dict[str, dict[str, Any]]:
+        """Each setting with its value and its source, as ``config --check`` prints them."""
+        values = {setting.name: getattr(self, setting.name) for setting in DECLARED}
+        return {
+            name: {
+                "value": value if isinstance(value, (int, float)) else str(value),
+                "source": self.sources[name],
+            }
+            for name, value in values.items()
+        }
+
+
+def _path(given: object) -> Path:
+    if not isinstance(given, (str, Path)) or not str(given):
+        raise ValueError("the path of a folder")
+    return Path(given)
+
+
+def _listen(given: object) -> Listen:
+    rule = "HOST:PORT (127.0.0.1:8080, [::1]:8080) or unix:PATH"
+    if not isinstance(given, str):
+        raise ValueError(rule)
+    if given.startswith("unix:"):
+        if given == "unix:":
+            raise ValueError(rule)
+        return Listen("", 0, given.removeprefix("unix:"))
+    host, colon, port = given.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(rule)
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(rule)
+    return Listen(host, int(port), "")
+
+
+def _bytes(given: object) -> int:
+    rule = "a whole number of bytes, from 1 on"
+    number = int(given) if isinstance(given, str) and given.isascii() and given.isdigit() else given
+    if type(number) is not int or not 1 <= number <= 2**53 - 1:
+        raise ValueError(rule)
+    return number
+
+
+def _reserve(given: object) -> int:
+    return 0 if given in (0, "0") and given is not False else _bytes(given)
+
+
+def _seconds(given: object) -> float:
+    rule = "a number of seconds above 0"
+    try:
+        number = float(given) if isinstance(given, (str, int, float)) and not isinstance(given, bool) else math.nan
+    except ValueError:
+        number = math.nan
+    if not 0 < number < 2**31:
+        raise ValueError(rule)
+    return number
+
+
+def _flag(given: object) -> bool:
+    words = {"true": True, "1": True, "false": False, "0": False}
+    value = words.get(given.lower()) if isinstance(given, str) else given
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
+DECLARED: tuple[Setting, ...] = (
+    Setting("data", _path, "./tallypost-data", "DIR", "The folder in which everything lies that the server stores."),
+    Setting(
+        "listen",
+        _listen,
+        "127.0.0.1:8080",
+        "HOST:PORT",
+        "Where requests are taken: HOST:PORT (port 0 takes a free one) or unix:PATH.",
+    ),
+    Setting(
+        "applications",
+        _path,
+        None,
+        "DIR",
+        "The folder with the telemetry.toml of each application, under any name ending in .toml; "
+        "by default the folder applications in the data folder.",
+    ),
+    Setting("seal_bytes", _bytes, 10 << 20, "N", "A segment is sealed when it has so many bytes of lines."),
+    Setting("seal_seconds", _seconds, 60.0, "S", "A segment is sealed so many seconds after its first line."),
+    Setting(
+        "reserve_bytes",
+        _reserve,
+        64 << 20,
+        "N",
+        "So many bytes of the disk stay free for sealing; below, documents are answered 503 no_space.",
+    ),
+    Setting(
+        "no_archive",
+        _flag,
+        False,
+        "",
+        "Only ingest: sealed segments stay where they are. This version has no archival, so it does that in any case.",
+    ),
+)
+_BY_NAME = {setting.name: setting for setting in DECLARED}
+# Which file to read is no setting of the file itself.
+CONFIG_VARIABLE = VARIABLE_PREFIX + "CONFIG"
+
+
+def load(flags: Mapping[str, object], environment: Mapping[str, str], config: Path | None) -> Settings:
+    """The settings in force.
+
+    Raises:
+        SettingsInvalid: with a sentence for each problem of all places.
+    """
+    problems: list[str] = []
+    variables = {}
+    for variable, text in environment.items():
+        if not variable.startswith(VARIABLE_PREFIX) or variable == CONFIG_VARIABLE:
+            continue
+        name = variable.removeprefix(VARIABLE_PREFIX).lower()
+        if name in _BY_NAME and variable == _BY_NAME[name].variable:
+            variables[name] = text
+        else:
+            problems.append(f"the variable {variable} is no setting; {_allowed(CONFIG_VARIABLE, 'variable')}")
+    if config is None and environment.get(CONFIG_VARIABLE):
+        config = Path(environment[CONFIG_VARIABLE])
+    keys = _read(config, problems) if config is not None else {}
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for setting in DECLARED:
+        name = setting.name
+        if name in flags:
+            given, source = flags[name], setting.flag
+        elif name in variables:
+            given, source = variables[name], setting.variable
+        elif name in keys:
+            given, source = keys[name], str(config)
+        else:
+            given, source = setting.default, "default"
+        if given is None:  # The applications folder is the only one that follows another setting.
+            given = values["data"] / "applications"
+        sources[name] = source
+        try:
+            values[name] = setting.parse(given)
+        except ValueError as failure:
+            problems.append(f"{name} ({source}) is {given!a:.80}, allowed is {failure}")
+            values[name] = Path()  # Never used: only the folders that follow it need something here.
+    if problems:
+        raise SettingsInvalid(problems)
+    return Settings(**values, sources=sources)
+
+
+def _read(config: Path, problems: list[str]) -> dict[str, object]:
+    try:
+        keys = tomllib.loads(config.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as failure:
+        problems.append(f"the settings file {config} cannot be read: {failure}")
+        return {}
+    problems += [f"{config}: {key!a} is no setting; {_allowed('', 'name')}" for key in keys if key not in _BY_NAME]
+    return {key: value for key, value in keys.items() if key in _BY_NAME}
+
+
+def _allowed(first: str, which: str) -> str:
+    return "allowed are " + ", ".join([*([first] if first else []), *(getattr(known, which) for known in DECLARED)])

@@ -1,0 +1,287 @@
+"""Disks and clocks that do what real ones do only on a bad day, for tests of this and of what is built on it.
+
+Takes   a script of failures, gates and kills; a time to begin at.
+Gives   `FaultyDisk`, `FakeClock`, and `check`, which says whether what lies in a data folder is sound.
+Never   differs from the real ones where nothing was scripted: one suite of checks holds for both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import datetime
+import errno
+import hashlib
+import io
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import zstandard
+
+from .disk import FILE_MODE, FOLDER_MODE, Disk, FaultPoint, File, Lock, OsDisk, Stat
+from .segments.format import (
+    MANIFEST_ENDING,
+    SEALED_ENDING,
+    decode_line,
+    decode_manifest,
+)
+
+Operation: TypeAlias = Literal["create", "read", "write", "sync", "cut", "sync_folder", "link", "rename", "free_bytes"]
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing may catch it."""
+
+
+class FaultyDisk:
+    """A real disk with a script: operations that fail, syncs that wait at a gate, points at which the process ends.
+
+    Its syncs are noted and not made: a test's files need not outlive the machine, and waiting for the disk is
+    most of what a test of storage takes.
+    """
+
+    def __init__(self, disk: Disk | None = None) -> None:
+        self._disk = disk or OsDisk()
+        self._failures: dict[Operation, collections.deque[OSError | None]] = collections.defaultdict(collections.deque)
+        self._gate = threading.Event()
+        self._gate.set()
+        self._sync_seconds: float | None = None
+        self._kill_at: FaultPoint | None = None
+        self._kill: Callable[[], None] = _raise_killed
+        self._names: set[Path] = set()  # Made since their folder was last synced.
+        self._synced_sizes: dict[int, int] = {}  # How much of a file is durable, by inode.
+        self.free: int | None = None  # What `free_bytes` says; None: the truth.
+        self.synced: list[bytes] = []  # What each sync since the start made durable.
+        self._at_gate = threading.Semaphore(0)  # Released each time a sync comes to a closed gate.
+
+    def fail(self, operation: Operation, number: int = errno.EIO, *, after: int = 0, times: int = 1) -> None:
+        """Let `operation` fail so many times, after so many that succeed. A failing write leaves half of it behind."""
+        script = self._failures[operation]
+        script.extend([None] * after)
+        script.extend(OSError(number, os.strerror(number)) for _ in range(times))
+
+    def close_gate(self) -> None:
+        """Let each sync wait until `open_gate`."""
+        self._gate.clear()
+
+    def wait_at_gate(self) -> None:
+        """Return once a sync waits at the closed gate; each one is waited for once."""
+        assert self._at_gate.acquire(timeout=10), "no sync came to the gate"
+
+    def open_gate(self) -> None:
+        """Let all syncs go on."""
+        self._gate.set()
+
+    def slow(self, seconds: float) -> None:
+        """Let each sync take so long."""
+        self._sync_seconds = seconds
+        self._gate.clear()
+
+    def kill_at(self, point: FaultPoint, kill: Callable[[], None] | None = None) -> None:
+        """End the process at `point`; by default by raising `Killed`."""
+        self._kill_at, self._kill = point, kill or _raise_killed
+
+    def power_cut(self, folder: Path, *, survives: Callable[[Path], bool] = lambda _: False) -> None:
+        """Take from below `folder` what was not durable, as a machine without power does.
+
+        That are names since the last sync of their folder, and bytes since the last sync of their file. What was
+        removed stays removed. Of the names, which a disk may keep in any order, those stay that `survives`
+        says.
+        """
+        for path in self._names:
+            if not survives(path):
+                path.unlink(missing_ok=True)
+        for path in folder.rglob("*"):
+            if path.is_file() and path.stat().st_ino in self._synced_sizes:
+                os.truncate(path, self._synced_sizes[path.stat().st_ino])
+
+    def create(self, path: Path) -> File:
+        """A new empty file."""
+        self._meet("create")
+        file = _FaultyFile(self, self._disk.create(path), self._disk.stat(path).inode)
+        self._names.add(path)
+        return file
+
+    def read(self, path: Path) -> bytes:
+        """All of a file."""
+        self._meet("read")
+        return self._disk.read(path)
+
+    def stat(self, path: Path) -> Stat:
+        """A file's size and times."""
+        return self._disk.stat(path)
+
+    def names(self, folder: Path) -> list[str]:
+        """The names in a folder."""
+        return self._disk.names(folder)
+
+    def make_folder(self, folder: Path) -> None:
+        """See that a folder is there."""
+        self._disk.make_folder(folder)
+
+    def sync_folder(self, folder: Path) -> None:
+        """Return once the names in a folder are durable."""
+        self._meet("sync_folder")
+        self._disk.stat(folder)  # A folder that is not there cannot be synced.
+        self._names = {path for path in self._names if path.parent != folder}
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name."""
+        self._meet("link")
+        self._disk.link(source, target)
+        self._names.add(target)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give a file another name."""
+        self._meet("rename")
+        self._disk.rename(source, target)
+        self._names.add(target)
+
+    def unlink(self, path: Path) -> None:
+        """Take a name away."""
+        self._disk.unlink(path)
+
+    def free_bytes(self, folder: Path) -> int:
+        """How much may still be written, or what the script says."""
+        self._meet("free_bytes")
+        return self._disk.free_bytes(folder) if self.free is None else self.free
+
+    def lock(self, path: Path) -> Lock:
+        """Hold the lock of a data folder."""
+        return self._disk.lock(path)
+
+    def point(self, name: FaultPoint) -> None:
+        """End the process here, if the script says so."""
+        if name == self._kill_at:
+            self._kill()
+
+    def _meet(self, operation: Operation) -> None:
+        script = self._failures[operation]
+        failure = script.popleft() if script else None
+        if failure is not None:
+            raise failure
+
+    def _pass_gate(self) -> None:
+        if not self._gate.is_set():
+            self._at_gate.release()
+            self._gate.wait(self._sync_seconds)
+
+
+class _FaultyFile:
+    """A file of a `FaultyDisk`. Syncing it again after a failed sync is an error of the program under test."""
+
+    def __init__(self, disk: FaultyDisk, file: File, inode: int) -> None:
+        self._disk, self._file, self._inode, self._size = disk, file, inode, 0
+        disk._synced_sizes[inode] = 0
+        self._unsynced = b""
+        self._refused = False
+
+    def write(self, data: bytes) -> None:
+        try:
+            self._disk._meet("write")
+        except OSError:
+            self._file.write(data[: len(data) // 2])
+            self._size += len(data) // 2
+            raise
+        self._file.write(data)
+        self._size += len(data)
+        self._unsynced += data
+
+    def sync(self) -> None:
+        assert not self._refused, "a file that refused to sync was synced again"
+        self._disk._pass_gate()
+        try:
+            self._disk._meet("sync")
+        except OSError:
+            self._refused = True
+            raise
+        self._disk._synced_sizes[self._inode] = self._size
+        self._disk.synced.append(self._unsynced)
+        self._unsynced = b""
+
+    def cut(self, size: int) -> None:
+        self._disk._meet("cut")
+        self._file.cut(size)
+        self._size = size
+        self._disk._synced_sizes[self._inode] = min(size, self._disk._synced_sizes[self._inode])
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class FakeClock:
+    """Time that passes only when told to."""
+
+    def __init__(self, at: datetime.datetime) -> None:
+        self._now, self._monotonic = at, 0.0
+        self._sleeping: list[tuple[float, asyncio.Future[None]]] = []
+
+    def now(self) -> datetime.datetime:
+        """The present moment in UTC."""
+        return self._now
+
+    def monotonic(self) -> float:
+        """Seconds since the clock was made."""
+        return self._monotonic
+
+    async def sleep(self, seconds: float) -> None:
+        """Return once the clock was advanced by `seconds`."""
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._sleeping.append((self._monotonic + seconds, woken))
+        await woken
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, and wake in order whoever has slept long enough. Call it in the event loop of the sleepers."""
+        self._now += datetime.timedelta(seconds=seconds)
+        self._monotonic += seconds
+        due = sorted((entry for entry in self._sleeping if entry[0] <= self._monotonic), key=lambda entry: entry[0])
+        self._sleeping = [entry for entry in self._sleeping if entry[0] > self._monotonic]
+        for _, woken in due:
+            if not woken.done():
+                woken.set_result(None)
+
+
+def check(data: Path) -> list[str]:
+    """What is unsound in a data folder: a sentence each, none if all is well. Ask while nobody writes."""
+    problems: list[str] = []
+    segments = data / "segments"
+    for path in sorted(segments.glob("*")):
+        if path.name.endswith(SEALED_ENDING):
+            problems += _check_segment(path)
+        elif path.name != "open" and not path.name.endswith(MANIFEST_ENDING):
+            problems.append(f"{path.name} does not belong into segments/")
+    problems += [f"{path.name} is open and ends like a sealed one" for path in (segments / "open").glob("*.zst")]
+    for path in [path for folder in (segments, data / "quarantine") for path in folder.rglob("*")]:
+        wanted = FOLDER_MODE if path.is_dir() else FILE_MODE
+        if path.stat().st_mode & 0o777 != wanted:
+            problems.append(f"{path.name} has mode {path.stat().st_mode & 0o777:o}, not {wanted:o}")
+    return problems
+
+
+def _check_segment(path: Path) -> list[str]:
+    data = path.read_bytes()
+    try:
+        manifest = decode_manifest(path.with_name(path.name + MANIFEST_ENDING).read_bytes())
+    except FileNotFoundError:
+        return [f"{path.name} has no manifest"]
+    with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data)) as source:
+        lines = source.read()
+    rows = [decode_line(line) for line in lines.splitlines()]
+    received = [row.received for row in rows]
+    told = (manifest.segment, manifest.rows, manifest.bytes, manifest.sha256, manifest.lines_bytes)
+    found = (path.name, len(rows), len(data), hashlib.sha256(data).hexdigest(), len(lines))
+    problems = []
+    if told != found:
+        problems.append(f"the manifest of {path.name} tells {told}, found is {found}")
+    if (manifest.first, manifest.last) != (min(received), max(received)):
+        problems.append(f"the manifest of {path.name} tells other times than its lines")
+    if zstandard.frame_content_size(data) != len(lines):
+        problems.append(f"{path.name} is not one frame that tells its size")
+    return problems
+
+
+def _raise_killed() -> None:
+    raise Killed

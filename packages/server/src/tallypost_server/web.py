@@ -1,0 +1,124 @@
+"""Everything but the two paths that take documents, on Starlette: upload config, health, version, metrics.
+
+Takes   GET requests.
+Gives   JSON, or Prometheus' text; an error body for what is not served.
+Never   stores anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+import tallypost_schema
+from tallypost_schema import receipts, upload_config
+
+from . import __version__
+from .clock import Clock
+from .errors import CommitFailed, Declined, Refused, place_of
+from .ingest.applications import Applications
+from .ingest.endpoint import Receive, Scope, Send, error_headers
+from .metrics import Metrics
+
+_log = logging.getLogger(__name__)
+
+
+def web(
+    *, applications: Applications, clock: Clock, metrics: Metrics, not_ready: Callable[[], Declined | None]
+) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """The ASGI callable."""
+
+    async def config(request: Request) -> Response:
+        today = clock.now().date()
+        asked = applications.find(request.path_params["application"]).upload_config(today)
+        tag = f'"{asked.version}"'
+        # A config may change at midnight or with a new declaration, so it is asked for again each time.
+        headers = {"etag": tag, "cache-control": "no-cache"}
+        if _matches(request.headers.getlist("if-none-match"), tag):
+            return Response(status_code=304, headers=headers)
+        return Response(upload_config.encode(asked), headers=headers, media_type="application/json")
+
+    async def healthz(_: Request) -> Response:
+        return _json({"status": "alive"})
+
+    async def readyz(request: Request) -> Response:
+        trouble = await run_in_threadpool(not_ready)
+        if trouble is not None:
+            return await declined(request, trouble)
+        return _json({"status": "ready"})
+
+    async def version(_: Request) -> Response:
+        return _json(
+            {
+                "name": "tallypost-server",
+                "version": __version__,
+                "schema": tallypost_schema.__version__,
+                "python": platform.python_version(),
+            }
+        )
+
+    async def numbers(_: Request) -> Response:
+        text = await run_in_threadpool(metrics.text)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def declined(_: Request, failure: Exception) -> Response:
+        assert isinstance(failure, Declined)
+        metrics.declined.add(failure.code)
+        body = receipts.encode_error(failure.code, failure.message, retry=failure.retry)
+        response = Response(body, status_code=failure.status)
+        response.raw_headers = error_headers(failure, body)
+        return response
+
+    async def not_served(request: Request, failure: Exception) -> Response:
+        assert isinstance(failure, HTTPException)
+        path = request.url.path[:100]
+        if failure.status_code == 405:
+            allowed = (failure.headers or {}).get("Allow", "")
+            answer = Refused("method_not_allowed", f"{path!a} takes {allowed}, not {request.method[:20]!a}")
+            response = await declined(request, answer)
+            response.headers["allow"] = allowed
+            return response
+        return await declined(request, Refused("not_found", f"{path!a} is not served here"))
+
+    async def unexpected(request: Request, failure: Exception) -> Response:
+        return await declined(request, CommitFailed(failure))
+
+    application = Starlette(
+        routes=[
+            Route("/v1/config/{application:path}", config),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/version", version),
+            Route("/metrics", numbers),
+        ],
+        exception_handlers={Declined: declined, HTTPException: not_served, Exception: unexpected},
+    )
+    application.router.redirect_slashes = False
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await application(scope, receive, send)
+        except Exception as failure:  # noqa: BLE001  Starlette raises again what it has answered.
+            metrics.unexpected.add()
+            _log.error("a request met what nobody foresaw: %s", place_of(failure))
+
+    return answer
+
+
+def _json(value: object) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+def _matches(given: list[str], tag: str) -> bool:
+    """Whether an If-None-Match names `tag`; weak tags compare as strong ones here."""
+    tags = [part.strip().removeprefix("W/") for header in given for part in header.split(",")]
+    return tag in tags or "*" in tags

@@ -1,0 +1,278 @@
+"""What all tests of the server build on: a faulty disk, a fake clock, documents, and a server without a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tallypost_server.app import App
+from tallypost_server.beside import reader
+from tallypost_server.clock import SystemClock
+from tallypost_server.metrics import Metrics
+from tallypost_server.segments.reader import SegmentReader
+from tallypost_server.settings import Settings, load
+from tallypost_server.testing import FakeClock, FaultyDisk, check
+
+APPLICATION = "example.org/mytool"
+DECLARATION = """
+application = "example.org/mytool"
+contact = "privacy@example.org"
+about = "https://example.org/telemetry"
+consent_version = 1
+
+[counters."cmd/export"]
+why = "Which formats are worth keeping"
+owner = "export team"
+buckets = ["pdf", "html"]
+expires = "never"
+
+[counters."cmd/old"]
+why = "Whether it may go"
+owner = "export team"
+expires = 2026-11-24
+
+[stacks."crash/KeyError"]
+why = "Which crashes come first"
+owner = "export team"
+expires = "never"
+
+[events.export]
+why = "Which formats are worth keeping"
+owner = "export team"
+expires = "never"
+fields = { format = ["pdf", "html"], pages = "count" }
+"""
+PROGRAM = {"program": "mytool", "version": "1.2.3", "python": "3.12", "os": "linux", "arch": "x86_64"}
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder in memory where the system has such: making and removing folders is most of what these tests do."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="tallypost-", dir=memory) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Iterator[Path]:
+    """A data folder with one application; after the test all that lies in it is sound."""
+    folder = tmp_path / "data"
+    (folder / "applications").mkdir(parents=True)
+    (folder / "applications" / "mytool.toml").write_text(DECLARATION)
+    (folder / "segments" / "open").mkdir(parents=True)
+    (folder / "quarantine").mkdir()
+    for path in (folder / "segments", folder / "segments" / "open", folder / "quarantine"):
+        path.chmod(0o750)
+    yield folder
+    assert [] == check(folder)
+
+
+@pytest.fixture
+def disk() -> FaultyDisk:
+    return FaultyDisk()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(datetime.datetime(2026, 11, 24, 10, 0, 0, 123000, tzinfo=datetime.timezone.utc))
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def token() -> Callable[[int], str]:
+    """Distinct words instead of random ones."""
+    numbers = itertools.count(1)
+    return lambda size: format(next(numbers), "x").rjust(2 * size, "0")
+
+
+@pytest.fixture
+def make_settings(data: Path) -> Callable[..., Settings]:
+    return lambda **flags: load({"data": str(data), "reserve_bytes": 1, **flags}, {}, None)
+
+
+def _bytes(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+@pytest.fixture
+def report() -> Callable[..., bytes]:
+    """A report's bytes; keyword arguments replace keys."""
+
+    def make(*, counters: dict[str, int] | None = None, stacks: dict[str, int] | None = None, **keys: Any) -> bytes:
+        counts = {
+            **PROGRAM,
+            "counters": {"cmd/export": 12} if counters is None else counters,
+            "stacks": {} if stacks is None else stacks,
+        }
+        document = {
+            "v": 1,
+            "kind": "report",
+            "x": 0.25,
+            "id": "0f" * 16,
+            "app": APPLICATION,
+            "day": "2026-11-24",
+            "previous": None,
+            "config": None,
+            "programs": [counts],
+        }
+        return _bytes({**document, **keys})
+
+    return make
+
+
+@pytest.fixture
+def batch() -> Callable[..., bytes]:
+    """A batch's bytes, with so many events; keyword arguments replace keys."""
+
+    def make(count: int = 1, **keys: Any) -> bytes:
+        event = {"name": "export", "at": "2026-11-24T10:00:00.123Z", "fields": {"format": "pdf", "pages": 3}}
+        document = {
+            "v": 1,
+            "kind": "events",
+            "app": APPLICATION,
+            "session": "ab" * 16,
+            "first": 0,
+            "lost": 0,
+            "terminal": None,
+            "program": PROGRAM,
+            "events": [event] * count,
+        }
+        return _bytes({**document, **keys})
+
+    return make
+
+
+class Client(httpx.AsyncClient):
+    """Posts documents to an app without a socket."""
+
+    async def post_report(self, body: bytes, coding: str | None = None, **headers: str) -> httpx.Response:
+        return await self.post_to("/v1/reports", body, coding, **headers)
+
+    async def post_to(self, path: str, body: bytes, coding: str | None = None, **headers: str) -> httpx.Response:
+        given = {"content-type": "application/json", **{key.replace("_", "-"): text for key, text in headers.items()}}
+        if coding is not None:
+            given["content-encoding"] = coding
+        return await self.post(path, content=body, headers={key: text for key, text in given.items() if text})
+
+
+@pytest.fixture
+def running(
+    make_settings: Callable[..., Settings], disk: FaultyDisk, clock: FakeClock, token: Callable[[int], str]
+) -> Callable[..., contextlib.AbstractAsyncContextManager[tuple[App, Client]]]:
+    """A server that has started, on the faulty disk and the fake clock; it stops at the end of the block."""
+
+    @contextlib.asynccontextmanager
+    async def run(*, started: bool = True, stopped: bool = True, **options: Any) -> AsyncIterator[tuple[App, Client]]:
+        app_options = {key: options.pop(key) for key in ("body_seconds_max", "waiting_bytes_max") if key in options}
+        app = App(make_settings(**options), disk=disk, clock=clock, token=token, **app_options)
+        try:
+            if started:
+                await app.start()
+                await asyncio.sleep(0)  # Its tasks have begun to sleep, so that the clock can wake them.
+            async with Client(transport=httpx.ASGITransport(app), base_url="http://server") as client:  # type: ignore[arg-type]
+                yield app, client
+        finally:
+            disk.open_gate()
+            if started and stopped:
+                assert await app.stop()
+            app.close()
+
+    return run
+
+
+@pytest.fixture
+def segments(make_settings: Callable[..., Settings], data: Path) -> SegmentReader:
+    return reader(make_settings())
+
+
+@pytest.fixture
+def stored(segments: SegmentReader) -> Callable[[], list[dict[str, Any]]]:
+    """Every stored line, decoded."""
+    return lambda: [json.loads(line) for line in segments.lines()]
+
+
+class Process:
+    """A real server in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str], address: str) -> None:
+        self.process, self.address = process, address
+
+    def client(self, **options: Any) -> httpx.Client:
+        if self.address.startswith("unix:"):
+            transport = httpx.HTTPTransport(uds=self.address.removeprefix("unix:"))
+            return httpx.Client(base_url="http://server", transport=transport, **options)
+        return httpx.Client(base_url=f"http://{self.address}", **options)
+
+
+@pytest.fixture
+def spawn(data: Path) -> Iterator[Callable[..., Process]]:
+    """Starts ``tallypost-server serve`` and waits until it takes documents."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, listen: str = "127.0.0.1:0") -> Process:
+        environment = {key: text for key, text in os.environ.items() if not key.startswith("TALLYPOST")}
+        command = [sys.executable, "-m", "tallypost_server", "--data", str(data), "serve", "--listen", listen]
+        command += ["--reserve-bytes", "1", *arguments]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        processes.append(process)
+        assert process.stderr is not None
+        said = ""
+        while (found := re.search(r"listening on (\S+),", said)) is None:
+            line = process.stderr.readline()
+            assert line, f"the server ended: {said}"
+            said += line
+        server = Process(process, found[1])
+        with server.client() as client:
+            for _ in range(500):
+                if client.get("/readyz").status_code == 200:
+                    break
+        return server
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+@pytest.fixture
+def today() -> str:
+    return SystemClock().now().date().isoformat()
+
+
+@pytest.fixture
+def soon() -> Callable[[Callable[[], bool]], Any]:
+    """Waits in the event loop until something holds that another thread brings about."""
+
+    async def wait(holds: Callable[[], bool]) -> None:
+        for _ in range(5000):
+            if holds():
+                return
+            await asyncio.sleep(0.001)
+        raise AssertionError("it did not come to hold")
+
+    return wait

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tallypost_server.errors import CommitFailed, NoSpace, NotTaking, TooMuchWaiting
+from tallypost_server.metrics import Metrics
+from tallypost_server.segments.group_commit import GroupCommit
+from tallypost_server.testing import FakeClock
+
+pytestmark = pytest.mark.anyio
+Soon = Callable[[Callable[[], bool]], Any]
+
+
+class GatedSegment:
+    """A segment in memory whose appends wait at a gate and fail on demand."""
+
+    def __init__(self) -> None:
+        self.groups: list[bytes] = []
+        self.begun: list[bytes] = []
+        self.failures: list[BaseException] = []
+        self.rolled = self.looked = 0
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def append(self, lines: bytes) -> None:
+        self.begun.append(lines)
+        self.gate.wait()
+        if self.failures:
+            raise self.failures.pop(0)
+        self.groups.append(lines)
+
+    def roll_if_due(self) -> None:
+        self.looked += 1
+
+    def roll(self) -> None:
+        self.rolled += 1
+
+
+@pytest.fixture
+def segment() -> GatedSegment:
+    return GatedSegment()
+
+
+@pytest.fixture
+def commit(segment: GatedSegment, clock: FakeClock, metrics: Metrics) -> GroupCommit:
+    return GroupCommit(segment, clock=clock, metrics=metrics, waiting_bytes_max=100)
+
+
+async def ended(commit: GroupCommit) -> bool:
+    return await asyncio.get_running_loop().run_in_executor(None, commit.stop, 5.0)
+
+
+async def test_append_during_a_sync_waits_for_the_next_group(
+    commit: GroupCommit, segment: GatedSegment, soon: Soon
+) -> None:
+    """Lines that arrive while the disk is busy share one sync, and none is answered before it."""
+    segment.gate.clear()
+    commit.start()
+
+    first = commit.append(b"a\n")
+    await soon(lambda: segment.begun == [b"a\n"])
+    second, third = commit.append(b"b\n"), commit.append(b"c\n")
+    await asyncio.sleep(0.01)
+
+    assert [] == segment.groups
+    assert not first.done()
+    segment.gate.set()
+    await asyncio.gather(first, second, third)
+    assert [b"a\n", b"b\nc\n"] == segment.groups
+    assert 0 == commit.waiting_bytes
+    assert await ended(commit)
+
+
+async def test_append_over_the_bound_is_refused_and_keeps_nothing(
+    commit: GroupCommit, segment: GatedSegment, soon: Soon
+) -> None:
+    """What waits is bounded; once it is on disk there is room again."""
+    segment.gate.clear()
+    commit.start()
+    waiting = commit.append(b"x" * 100)
+
+    with pytest.raises(TooMuchWaiting):
+        commit.append(b"y")
+
+    segment.gate.set()
+    await waiting
+    await commit.append(b"z")
+    assert [b"x" * 100, b"z"] == segment.groups
+    assert await ended(commit)
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (CommitFailed(OSError()), CommitFailed),
+        (NoSpace(free=0, reserve=1), NoSpace),
+        (ValueError("unforeseen"), CommitFailed),
+        (MemoryError(), CommitFailed),
+    ],
+)
+async def test_append_on_a_failing_disk_tells_all_of_the_group_and_goes_on(
+    commit: GroupCommit, segment: GatedSegment, soon: Soon, failure: Exception, told: type[Exception]
+) -> None:
+    """Nobody of a failed group gets a yes, and the next group is committed."""
+    segment.failures = [failure]
+    segment.gate.clear()
+    commit.start()
+    first = commit.append(b"a\n")
+    await soon(lambda: len(segment.begun) == 1)
+    segment.gate.set()
+
+    with pytest.raises(told):
+        await first
+
+    assert isinstance(commit.failure, told)
+    await commit.append(b"b\n")
+    assert [b"b\n"] == segment.groups
+    assert commit.failure is None
+    assert await ended(commit)
+
+
+async def test_append_whose_sender_hangs_up_in_mid_commit_disturbs_nobody(
+    commit: GroupCommit, segment: GatedSegment, soon: Soon
+) -> None:
+    """A cancelled sender's line stays, the others are answered, and the committer goes on."""
+    segment.gate.clear()
+    commit.start()
+    first = commit.append(b"a\n")
+    await soon(lambda: len(segment.begun) == 1)
+    gone, other = commit.append(b"b\n"), commit.append(b"c\n")
+    first.cancel()
+    gone.cancel()
+
+    segment.gate.set()
+    await other
+
+    await commit.append(b"d\n")
+    assert [b"a\n", b"b\nc\n", b"d\n"] == segment.groups
+    assert 0 == commit.waiting_bytes
+    assert await ended(commit)
+
+
+async def test_stop_commits_what_waits_and_hands_the_segment_over(
+    commit: GroupCommit, segment: GatedSegment, soon: Soon
+) -> None:
+    """Nothing that waits at the end is forgotten, and nothing more is taken."""
+    segment.gate.clear()
+    commit.start()
+    first = commit.append(b"a\n")
+    await soon(lambda: len(segment.begun) == 1)
+    second = commit.append(b"b\n")
+    stopping = asyncio.create_task(ended(commit))
+    await asyncio.sleep(0.01)
+    segment.gate.set()
+
+    assert await stopping
+    await asyncio.gather(first, second)
+    assert [b"a\n", b"b\n"] == segment.groups
+    assert 1 == segment.rolled
+    with pytest.raises(NotTaking):
+        commit.append(b"c\n")
+
+
+async def test_stop_on_a_hanging_disk_gives_up_in_time(commit: GroupCommit, segment: GatedSegment, soon: Soon) -> None:
+    """A disk that does not answer does not keep the process."""
+    segment.gate.clear()
+    commit.start()
+    commit.append(b"a\n")
+    await soon(lambda: 1 == len(segment.begun))
+
+    assert not await asyncio.get_running_loop().run_in_executor(None, commit.stop, 0.01)
+
+    segment.gate.set()
+    assert await ended(commit)
+
+
+async def test_tick_lets_the_committer_look_at_the_segment(
+    commit: GroupCommit, segment: GatedSegment, soon: Soon
+) -> None:
+    """An old segment is handed over although no line comes."""
+    commit.start()
+
+    commit.tick()
+
+    await soon(lambda: segment.looked == 1)
+    assert [] == segment.groups
+    assert await ended(commit)
+
+
+def test_answer_after_the_loop_has_ended_does_not_stop_the_committer(
+    commit: GroupCommit, segment: GatedSegment
+) -> None:
+    """A loop that is gone has nobody waiting; the line is committed all the same."""
+    segment.gate.clear()
+
+    async def leave() -> None:
+        commit.start()
+        commit.append(b"a\n")
+        await asyncio.sleep(0)
+
+    asyncio.run(leave())
+    segment.gate.set()
+
+    assert commit.stop(5.0)
+    assert [b"a\n"] == segment.groups
+
+
+async def test_append_within_one_turn_of_the_loop_is_one_group(commit: GroupCommit, segment: GatedSegment) -> None:
+    """An idle committer is not woken for the first of many."""
+    commit.start()
+
+    await asyncio.gather(*(commit.append(b"%d\n" % number) for number in range(5)))
+
+    assert [b"0\n1\n2\n3\n4\n"] == segment.groups
+    assert await ended(commit)
+
+
+async def test_append_in_the_turn_of_the_stop_is_told_so(commit: GroupCommit, segment: GatedSegment) -> None:
+    """A line that comes too late for the committer is not left without an answer."""
+    commit.start()
+    late = commit.append(b"a\n")
+    assert commit.stop(5.0)  # Blocks the loop, so that the line was not handed over.
+
+    with pytest.raises(NotTaking):
+        await late
+
+    assert [] == segment.groups
+    assert 0 == commit.waiting_bytes

@@ -90,7 +90,7 @@ def test_parse_of_the_least_declaration_takes_it() -> None:
         ('contact = "c"', "application", "missing", "some text"),
         ('application = "A"\ncontact = "c"', "application", "'A'", "parts of a-z"),
         ('application = 1979-05-27\ncontact = "c"', "application", "datetime.date(1979", "some text"),
-        ('application = "a"', "contact", "missing", "some text"),
+        ('application = "a"\ncontact = " "', "contact", "' '", "some text"),
         ('application = "a"\ncontact = " "', "contact", "' '", "some text"),
         (HEAD + "about = 1", "about", "1", "some text"),
         (HEAD + "consent_version = 0", "consent_version", "0", "a whole number from 1 on"),
@@ -184,7 +184,7 @@ def test_parse_of_many_problems_tells_all_at_once() -> None:
     """An author need not run the check once a mistake."""
     found = problems("consent_version = 0\nx = 1\n[counters.a]\nrate = 2\n[events.B]\n")
 
-    keys = ["application", "consent_version", "contact", "counters", "counters", "counters", "counters", "events", "x"]
+    keys = ["application", "consent_version", "counters", "counters", "counters", "counters", "events", "x"]
     assert keys == sorted(problem.split(" ")[0].split(".")[0] for problem in found)
 
 
@@ -387,3 +387,27 @@ def test_event_field_of_its_kind_is_accepted(key: str, value: object) -> None:
 def test_event_field_of_another_kind_is_not_accepted(key: str, value: object) -> None:
     """A field takes nothing else, and a number of any size raises nothing."""
     assert not EVENT.accepts(key, value)
+
+
+def test_parse_without_a_contact_is_a_declaration() -> None:
+    """Only what has no meaning without it is needed; who can be asked is for `tallypost check` to miss."""
+    assert declaration.parse('application = "example.org/mytool"').contact is None
+
+
+@pytest.mark.parametrize("table", ["counters", "histograms", "events"])
+def test_parse_of_a_name_that_is_the_librarys_own_is_a_problem(table: str) -> None:
+    """An application cannot declare what the library counts of itself."""
+    more = "edges = [1]" if table == "histograms" else ""
+    text = f'application = "a/b"\n[{table}."tallypost/x"]\nwhy = "w"\nowner = "o"\nexpires = "never"\n{more}'
+
+    with pytest.raises(DeclarationInvalid, match="the library's own"):
+        declaration.parse(text)
+
+
+def test_parse_of_a_counter_and_a_histogram_of_one_name_is_a_problem() -> None:
+    """Of two entries with one name nobody could say whose rate holds."""
+    entry = 'why = "w"\nowner = "o"\nexpires = "never"\n'
+    text = f'application = "a/b"\n[counters.x]\n{entry}[histograms.x]\n{entry}edges = [1]'
+
+    with pytest.raises(DeclarationInvalid, match="that no counter has"):
+        declaration.parse(text)

@@ -26,6 +26,9 @@ else:
 FieldKind: TypeAlias = Literal["count", "seconds", "bytes", "flag"]
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
+# What the library counts of itself is declared in a file of its own (``own.toml``), and nowhere else.
+OWN_APPLICATION = "tallypost"
+OWN_PREFIX = "tallypost/"
 FIELD_KINDS: tuple[FieldKind, ...] = ("count", "seconds", "bytes", "flag")
 
 
@@ -92,7 +95,7 @@ class Declaration:
     """A whole ``telemetry.toml``."""
 
     application: str
-    contact: str
+    contact: str | None
     about: str | None
     consent_version: int
     counters: dict[str, Counter]
@@ -155,15 +158,25 @@ class _Reader:
         version = value.get("consent_version", 1)
         if type(version) is not int or not 1 <= version <= limits.count_max:
             self._problem("consent_version", version, "a whole number from 1 on")
+        counters = self._table(value, "counters", self._counter, names.is_name, names.NAME_RULE)
+        histograms = self._table(value, "histograms", self._histogram, names.is_name, names.NAME_RULE)
+        stacks = self._table(value, "stacks", self._stack, names.is_stack_name, names.STACK_RULE)
+        events = self._table(value, "events", self._event, names.is_name, names.NAME_RULE)
+        for name in counters.keys() & histograms.keys():
+            self._problem(f'histograms."{name}"', name, "a name that no counter has: which rate would hold for it?")
+        for table, entries in (("counters", counters), ("histograms", histograms), ("events", events)):
+            for name in entries:
+                if name.startswith(OWN_PREFIX) and application != OWN_APPLICATION:
+                    self._problem(f'{table}."{name}"', name, f"a name without {OWN_PREFIX}: that is the library's own")
         return Declaration(
             application,
-            self._text(value, "contact", ""),
+            self._text(value, "contact", "") if "contact" in value else None,
             self._text(value, "about", "") if "about" in value else None,
             version,
-            self._table(value, "counters", self._counter, names.is_name, names.NAME_RULE),
-            self._table(value, "histograms", self._histogram, names.is_name, names.NAME_RULE),
-            self._table(value, "stacks", self._stack, names.is_stack_name, names.STACK_RULE),
-            self._table(value, "events", self._event, names.is_name, names.NAME_RULE),
+            counters,
+            histograms,
+            stacks,
+            events,
         )
 
     def _counter(self, value: dict[str, Any], name: str, where: str, entry: dict[str, Any]) -> Counter:

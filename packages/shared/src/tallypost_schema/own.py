@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from .declaration import parse
+from .declaration import OWN_PREFIX, parse
 
 OWN = parse(files(__package__).joinpath("own.toml").read_text("utf-8"))
-PREFIX = "tallypost/"
+PREFIX = OWN_PREFIX

@@ -150,6 +150,8 @@ def check(file: str, *, as_json: bool) -> int:
     try:
         declared = declaration.parse(Path(file).read_text("utf-8"))
         today = datetime.date.fromisoformat(day_of(SystemClock(os.environ).now()))
+        if declared.contact is None:
+            problems.append("contact is missing, allowed is some text: users need somebody to ask")
         tables = (declared.counters, declared.histograms, declared.stacks, declared.events)
         for table in tables:
             problems += [

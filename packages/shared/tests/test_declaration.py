@@ -91,7 +91,6 @@ def test_parse_of_the_least_declaration_takes_it() -> None:
         ('application = "A"\ncontact = "c"', "application", "'A'", "parts of a-z"),
         ('application = 1979-05-27\ncontact = "c"', "application", "datetime.date(1979", "some text"),
         ('application = "a"\ncontact = " "', "contact", "' '", "some text"),
-        ('application = "a"\ncontact = " "', "contact", "' '", "some text"),
         (HEAD + "about = 1", "about", "1", "some text"),
         (HEAD + "consent_version = 0", "consent_version", "0", "a whole number from 1 on"),
         (HEAD + "consent_version = true", "consent_version", "True", "a whole number from 1 on"),

@@ -5,11 +5,13 @@ import itertools
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tallypost.consent import MODES, WHO, Decision, ModeLine, decide, is_test_runner, parse_mode_line
 
+# The same examples on every run, no database, no clock.
+repeatable = settings(deadline=None, derandomize=True, database=None)
 ON, LOCAL, OFF = "on 2026-11-20 1 user\n", "local 2026-11-20 1 user\n", "off 2026-11-20 1 user\n"
 _LINE = re.compile(r"(on|local|off) ([0-9]{4}-[0-9]{2}-[0-9]{2}) ([0-9]{1,16}) (user|application|administrator)\n?")
 
@@ -208,12 +210,14 @@ def test_decide_with_a_damaged_mode_file_is_off(text: str) -> None:
     assert ("off", "mode file") == (decision.mode, decision.source)
 
 
+@repeatable
 @given(text=st.text(max_size=40) | st.binary(max_size=40).map(lambda content: content.decode("utf-8", "replace")))
 def test_decide_with_any_text_for_a_mode_file_is_off(text: str) -> None:
     """What nobody wrote as a mode line is no yes."""
     assert "off" == decided(mode_file=text).mode or is_whole_line(text)
 
 
+@repeatable
 @given(
     line=st.builds(
         "{} {} {} {}\n".format,
@@ -240,6 +244,7 @@ def test_decide_with_a_mode_line_changed_anywhere_is_off_unless_it_is_whole(
         assert ("off", "mode file") == (decision.mode, decision.source)
 
 
+@repeatable
 @given(
     mode=st.sampled_from(MODES), day=st.dates().map(str), version=st.integers(1, 2**53 - 1), who=st.sampled_from(WHO)
 )

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,6 +96,16 @@ def config(**changes: Any) -> UploadConfig:
     """A config that asks for everything declared."""
     plain = UploadConfig("3", {"cmd/export": 1.0}, {"export/seconds": 1.0}, {}, {})
     return msgspec.structs.replace(plain, **changes)
+
+
+def test_daily_work_without_a_post_loads_no_network() -> None:
+    """A status, or the mode that an application asks for, does not wait for an HTTP library."""
+    code = "import sys, tallypost.daily; print({'httpx', 'asyncio', 'ssl'} & sys.modules.keys())"
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    done = subprocess.run([sys.executable, "-S", "-c", code], env=environ, capture_output=True, text=True, check=True)
+
+    assert "set()" == done.stdout.strip()
 
 
 # -------------------------------------------------------------------- report

@@ -112,6 +112,22 @@ def test_telemetry_counting_first_starts_nothing_for_a_day(
     assert clock.now() + 86_400 == float(Path(directory.not_before).read_text())
 
 
+def test_telemetry_in_the_process_that_made_the_directory_starts_no_thread(tmp_path: Path) -> None:
+    """The uploader of a server begins with its second start: whoever has just installed it can still say no."""
+    code = (
+        "import sys, threading, tallypost\n"
+        "words = {'dir': sys.argv[1], 'uploader': 'thread', 'environ': {}}\n"
+        "tallypost.Telemetry('example.org/mytool', '1', **words).counter('cmd/export').inc()\n"
+        "print([thread.name for thread in threading.enumerate()])\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    words = [sys.executable, "-c", code, str(tmp_path)]
+
+    said = [subprocess.run(words, env=environ, capture_output=True, text=True, check=True).stdout for _ in range(2)]
+
+    assert ["['MainThread']\n", "['MainThread', 'tallypost-uploader']\n"] == said
+
+
 @pytest.mark.parametrize(
     ("settings", "source"),
     [

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from .consent import Decision, Mode
     from .counts.count_file import CountFile, MemoryCells
     from .counts.counter import Counter
+    from .counts.crash import CountedExceptions
     from .counts.histogram import Histogram
+    from .counts.stack import StackCounter
     from .daily import Daily
     from .seams import Clock, Disk
 
@@ -81,6 +83,7 @@ class Telemetry:
         base = os.fspath(dir) if dir is not None else base_directory(self._environ)
         self._directory = StateDirectory(base, application)
         self._recorder = Recorder(take=self._take, clock=self._clock)
+        self._stacks: dict[tuple[str, int], StackCounter] = {}
         self._is_set_up = False
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
@@ -115,6 +118,44 @@ class Telemetry:
         return Histogram(
             name, edges, counters, lose=lambda: self._recorder.lose(losses.DROPPED_VALUES), clock=perf_counter
         )
+
+    def stack(self, name: str, depth: int = 8) -> StackCounter:
+        """A counter keyed by where it is hit: by up to `depth` frames of the packages that the declaration names.
+
+        Raises:
+            WrongUse: the name is outside the grammar, or the depth is not from 1 to 32.
+        """
+        from .counts.stack import StackCounter
+
+        _require(names.is_stack_name(name), "stack", name, names.STACK_RULE)
+        _require(depth in range(1, 33), "depth", depth, "a whole number from 1 to 32")
+        stack = self._stacks.get((name, depth))
+        if stack is None:
+            stack = StackCounter(name, depth, packages=lambda: self._packages(name), recorder=self._recorder)
+            self._stacks[name, depth] = stack
+        return stack
+
+    def count_exceptions(self, name: str = "crash") -> CountedExceptions:
+        """A ``with`` block, or a decorator, that counts the exceptions which leave it: ``name/KindOfException``.
+
+        Raises:
+            WrongUse: the name is outside the grammar.
+        """
+        from .counts.crash import CountedExceptions
+
+        _require(names.is_name(name), "stack", name, names.NAME_RULE)
+        return CountedExceptions(name, stack=self.stack)
+
+    def install_crash_counter(self, name: str = "crash") -> None:
+        """Count exceptions that nobody catches, in any thread, and then call the hooks that were there.
+
+        Raises:
+            WrongUse: the name is outside the grammar.
+        """
+        from .counts import crash
+
+        _require(names.is_name(name), "stack", name, names.NAME_RULE)
+        crash.install(name, stack=self.stack)
 
     # ---------------------------------------------------------------- what the user decides and sees
 
@@ -252,6 +293,20 @@ class Telemetry:
             return self._disk.read(_declaration_path(self._declaration))
         except (OSError, ImportError):
             return None
+
+    def _packages(self, stack: str) -> frozenset[str]:
+        """The packages whose frames a stack may tell: those that the declaration names for it."""
+        if sys.version_info >= (3, 11):
+            import tomllib
+        else:
+            import tomli as tomllib
+
+        content = self._declaration_text()
+        try:
+            declared = tomllib.loads(content.decode())["stacks"][stack]["packages"] if content is not None else ()
+            return frozenset(declared)
+        except (KeyError, TypeError, ValueError):
+            return frozenset()
 
     def _start_uploader(self, now: float) -> None:
         from .uploads.start import start

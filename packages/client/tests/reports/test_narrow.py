@@ -43,6 +43,8 @@ edges = [0.1, 1]
 why = "w"
 owner = "o"
 expires = "never"
+packages = ["mytool"]
+depth = 2
 """
 
 
@@ -91,6 +93,18 @@ def test_what_is_not_declared_never_leaves(counts: dict[str, int]) -> None:
 
     assert set(left) <= declared.counter_names
     assert 5 == left["cmd/export"]
+
+
+def test_frames_of_other_packages_and_over_the_depth_stay(declared: Declaration) -> None:
+    """A stack leaves with the innermost frames of the declared packages alone; what becomes alike is added up."""
+    counts = {
+        "crash/KeyError\nmytool.a:f:+1\nmytool.b:g:+2\nother.c:h:+3\nmytool.d:i:+4": 1,
+        "crash/KeyError\nmytool.b:g:+2\nmytool.d:i:+4": 2,
+        "crash/KeyError\nother:f:+1": 4,
+        "crash/ValueError\nmytool.a:f:+1": 8,
+    }
+
+    assert {"crash/KeyError\nmytool.b:g:+2\nmytool.d:i:+4": 3, "crash/KeyError\n?:?:+0": 4} == leaving(counts, declared)
 
 
 def test_bucket_that_is_not_declared_leaves_as_other_if_that_is_declared(declared: Declaration) -> None:

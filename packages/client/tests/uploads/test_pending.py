@@ -32,7 +32,7 @@ def test_record_lets_the_document_wait_with_its_bytes_and_its_yes(pending: Pendi
     assert recorded
     assert [NAME] == pending.names()
     assert document() == pending.read(NAME)
-    assert pending.begun_under(NAME) == YES
+    assert YES == pending.begun_under(NAME)
 
 
 def test_record_of_a_name_that_waits_changes_nothing(pending: Pending, document: Make) -> None:
@@ -41,7 +41,7 @@ def test_record_of_a_name_that_waits_changes_nothing(pending: Pending, document:
 
     assert not pending.record(NAME, b"{}", "on 2026-11-19 1 user")
     assert document() == pending.read(NAME)
-    assert pending.begun_under(NAME) == YES
+    assert YES == pending.begun_under(NAME)
 
 
 @pytest.mark.parametrize("settle", ["sent", "refused"])
@@ -107,7 +107,7 @@ def test_record_ended_before_the_document_is_done_again(pending: Pending, docume
 
     assert [] == pending.names()
     assert pending.record(NAME, document(), YES)
-    assert pending.begun_under(NAME) == YES
+    assert YES == pending.begun_under(NAME)
 
 
 def test_begun_under_of_a_stray_document_is_nothing(pending: Pending, directory: StateDirectory) -> None:

@@ -32,21 +32,11 @@ def nobody() -> Daily:
     ("kind", "environ", "reason"),
     [
         ("manual", {}, "the application does it itself"),
-        *(
-            (kind, environ, "a test run, CI, another clock, or an uploader")
-            for kind in ("process", "thread")
-            for environ in (
-                {"CI": "true"},
-                {"TALLYPOST": "on", "CI": "1"},
-                {"PYTEST_VERSION": "8"},
-                {"PYTEST_CURRENT_TEST": "x"},
-                {"TALLYPOST_UPLOADER": "1"},
-                {"TALLYPOST_TESTING_CLOCK_SHIFT": "5"},
-            )
-        ),
+        ("process", {"PYTEST_VERSION": "8"}, "a test run, CI, another clock, or an uploader"),
+        ("thread", {"PYTEST_VERSION": "8"}, "a test run, CI, another clock, or an uploader"),
     ],
 )
-def test_start_where_none_is_wanted_starts_none(
+def test_start_from_a_test_run_or_by_hand_starts_none(
     pending: Pending,
     directory: StateDirectory,
     disk: FaultyDisk,
@@ -55,7 +45,7 @@ def test_start_where_none_is_wanted_starts_none(
     environ: dict[str, str],
     reason: str,
 ) -> None:
-    """Tests, CI, a shifted clock and uploaders start no uploader, and leave the next try as it is."""
+    """A run of tests, such as this one, starts no uploader of any kind, and leaves the next try as it is."""
     said = start(kind, directory, now=clock.now(), disk=disk, environ=environ, daily=nobody)
 
     assert reason == said
@@ -70,9 +60,10 @@ from tallypost.state_directory import StateDirectory
 from tallypost.uploads.start import start
 
 base, now, change = sys.argv[1:]
+kind = "process"
 exec(change)
 directory = StateDirectory(base, "example.org/mytool")
-said = start("process", directory, now=float(now), disk=OsDisk(), environ=os.environ, daily=None)
+said = start(kind, directory, now=float(now), disk=OsDisk(), environ=os.environ, daily=None)
 print(json.dumps([said, os.getpid()]))
 try:
     while os.wait():
@@ -108,6 +99,27 @@ def host(base: Path, clock: FakeClock) -> Callable[..., str | None]:
         return said
 
     return run
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"CI": "true"},
+        {"CI": "1", "TALLYPOST": "on"},
+        {"PYTEST_CURRENT_TEST": "x"},
+        {"TALLYPOST_UPLOADER": "1"},
+        {"TALLYPOST_TESTING_CLOCK_SHIFT": "5"},
+    ],
+)
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_start_where_none_is_wanted_starts_none(
+    pending: Pending, directory: StateDirectory, host: Callable[..., str | None], kind: str, told: dict[str, str]
+) -> None:
+    """CI, children of tests, a shifted clock and uploaders start no other uploader."""
+    said = host(f"kind = {kind!r}", env=clean(**told))
+
+    assert "a test run, CI, another clock, or an uploader" == said
+    assert not Path(directory.not_before).exists()
 
 
 @pytest.mark.parametrize("wait", [0.5, 600, DAY, DAY + 0.5])
@@ -197,15 +209,19 @@ def test_start_that_the_system_refuses_raises_nothing(
 SPY = """
 import json, os, sys, time
 if os.environ.get("TALLYPOST_UPLOADER"):
-    parent = os.getppid()
+    begin, spied = time.monotonic(), os.environ["SPY"]
+    while not os.path.exists(spied + ".go") and time.monotonic() - begin < 5:
+        time.sleep(0.01)
     facts = {
-        "pid": os.getpid(), "parent": parent, "session": os.getsid(0), "folder": os.getcwd(), "argv": sys.orig_argv,
+        "told": os.path.exists(spied + ".go"),
+        "pid": os.getpid(), "parent": os.getppid(), "session": os.getsid(0),
+        "folder": os.getcwd(), "argv": sys.orig_argv,
         "open": {name: os.readlink("/proc/self/fd/" + name) for name in os.listdir("/proc/self/fd")
                  if os.path.lexists("/proc/self/fd/" + name)},
     }
-    with open(os.environ["SPY"] + ".part", "w") as file:
+    with open(spied + ".part", "w") as file:
         json.dump(facts, file)
-    os.rename(os.environ["SPY"] + ".part", os.environ["SPY"])
+    os.rename(spied + ".part", spied)
 """
 
 
@@ -246,10 +262,12 @@ def test_start_detaches_a_process_that_does_the_work_and_ends(
         env=clean(PYTHONPATH=places, SPY=str(spied), PYTHONDONTWRITEBYTECODE="1"), cwd=tmp_path, pass_fds=(descriptor,)
     )
     os.close(descriptor)
+    (tmp_path / "spied.json.go").touch()
 
     assert said is None
     assert within(10, spied.exists), "no uploader came up"
     facts = json.loads(spied.read_text())
+    assert facts["told"], "the host waited for its uploader"
     assert ["-m", "tallypost.uploads.process", str(tmp_path / "state"), "example.org/mytool"] == facts["argv"][-4:]
     assert os.getsid(0) != facts["session"]
     assert os.getpid() != facts["parent"]

@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+    from typing import Any
 
     from .counter import Counter
 
@@ -45,7 +46,7 @@ class Histogram:
         self._lose()
 
     def time(self) -> Timing:
-        """Observe the seconds that a ``with`` block takes."""
+        """Observe the seconds that a ``with`` block takes, or each call of a function that this decorates."""
         return Timing(self)
 
     def __repr__(self) -> str:
@@ -53,7 +54,7 @@ class Histogram:
 
 
 class Timing:
-    """One ``with`` block being timed."""
+    """One ``with`` block being timed, or a decorator that times each call."""
 
     __slots__ = ("_begin", "_histogram")
 
@@ -69,3 +70,9 @@ class Timing:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._histogram.observe(self._histogram._clock() - self._begin)
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Time each call of a function; of a coroutine until it is done."""
+        from .wrap import wrapped
+
+        return wrapped(function, lambda: Timing(self._histogram))

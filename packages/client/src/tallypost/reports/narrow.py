@@ -14,6 +14,8 @@ from tallypost_schema import own
 from tallypost_schema.declaration import Declaration, Entry
 from tallypost_schema.upload_config import UploadConfig
 
+from ..counts.stack import ELSEWHERE
+
 
 def narrow(
     counts: Mapping[str, int],
@@ -43,10 +45,14 @@ def _target(
         return None
     if name.startswith(own.PREFIX):
         declaration = own.OWN
-    if "\n" in name or name in declaration.stacks:
-        stack = name.partition("\n")[0]
-        asked = _is_asked(stack, declaration.stacks.get(stack), config.stacks if config else None, x, today)
-        return name if asked else None
+    stack, is_stack, frames = name.partition("\n")
+    if is_stack:
+        entry = declaration.stacks.get(stack)
+        if entry is None or not _is_asked(stack, entry, config.stacks if config else None, x, today):
+            return None
+        # Again, though only declared frames were counted: the file may have been made by another version's rules.
+        kept = [frame for frame in frames.split("\n") if frame.partition(":")[0].partition(".")[0] in entry.packages]
+        return "\n".join((stack, *(kept[-entry.depth :] or [ELSEWHERE])))
     plain, colon, bucket = name.partition(":")
     if plain in declaration.histograms:
         asked = _is_asked(plain, declaration.histograms[plain], config.histograms if config else None, x, today)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import zstandard
 
@@ -22,7 +23,9 @@ from ..errors import NoAnswer
 from ..seams import Clock
 from .manager import Done, Upload, UploadManager, Wait
 from .pending import Pending
-from .transport import Answer, Transport
+
+if TYPE_CHECKING:
+    from .transport import Answer, Transport  # Its library is slow to load, and most questions need no network.
 
 Gate = Callable[[str], str | None]
 """Why a document may not be posted at this instant (a key of `losses.REFUSALS`), or None if it may."""

@@ -17,26 +17,27 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from tallypost_schema import declaration as declarations
-from tallypost_schema import documents, upload_config
+from tallypost_schema import documents
 from tallypost_schema import limits as shared_limits
 from tallypost_schema.declaration import Declaration
-from tallypost_schema.documents import Program
-from tallypost_schema.errors import DeclarationInvalid, SchemaError
-from tallypost_schema.own import PREFIX
+from tallypost_schema.errors import DeclarationInvalid
 from tallypost_schema.upload_config import UploadConfig
 
 from . import limits, losses
 from .clock import day_of, spelled
 from .consent import SYSTEM_FILE, Decision, ModeLine, decide, is_test_runner, parse_mode_line
 from .disk import text_of
-from .errors import NoAnswer, NoStateDirectory, WrongUse
+from .errors import NoStateDirectory, WrongUse
 from .randomness import SystemRandom
 from .reports import local_report
 from .reports.fold import leaving_programs
 from .reports.look import Look, look
+from .reports.overview import days_of, losses_of
 from .reports.reporter import Reported, Reporter
 from .seams import Clock, Disk, Random
 from .state_directory import StateDirectory
+from .uploads.endpoint import is_endpoint
+from .uploads.kept_config import KeptConfig
 from .uploads.manager import State, UploadManager
 from .uploads.pending import Pending, documents_in
 from .uploads.worker import Progress, UploadWorker
@@ -78,13 +79,6 @@ class Uploaded:
 _INSTANT_MAX = 253_402_300_800.0
 
 
-class _Cached(msgspec.Struct):
-    """The last upload config, and the ETag it came with."""
-
-    etag: str | None
-    config: UploadConfig
-
-
 class Daily:
     """Phases one to three of one application, and the questions about it."""
 
@@ -108,6 +102,7 @@ class Daily:
         self._random = random if random is not None else SystemRandom()
         self._transport = transport
         self._declaration = _parsed(declaration)
+        self._config = KeptConfig(directory, disk=disk)
         self._pending = Pending(directory, disk=disk)
         self._reporter = Reporter(directory, record=self._pending.record, disk=disk, clock=clock, random=self._random)
 
@@ -161,7 +156,7 @@ class Daily:
         if self.decide().mode == "off":
             return []
         self._require_ours()
-        return self._report(self._cached_config()).made
+        return self._report(self._config.last()).made
 
     def preview(self) -> Preview:
         """Phases one and two, then the bytes of what would be posted next.
@@ -172,7 +167,7 @@ class Daily:
         if mode == "off":
             return Preview([], "the mode is off: nothing is counted, nothing would be posted")
         self._require_ours()
-        seen = self._report(self._cached_config()).seen
+        seen = self._report(self._config.last()).seen
         if mode == "on":
             return Preview(list(self._next_documents()), None)
         return Preview(
@@ -206,12 +201,17 @@ class Daily:
         # Further off than any delay (and the rounding to a second): from before the clock was set back.
         return not 0 < wait <= limits.backoff_seconds_max + 1
 
+    def upload_if_due(self) -> None:
+        """All three phases, if their time has come: what an uploader does that nobody watches."""
+        if self.is_due():
+            self.upload(now=False)
+
     def _upload(self, progress: Progress, now: bool) -> Uploaded:
         # The last task must end in time too, and it may take two posts: the second for a 415.
         until = self._clock.now() + limits.run_seconds_max - 2 * limits.post_seconds_max
         endpoint = self.endpoint()
         transport = self._network()
-        config = self._fetch_config(endpoint, transport, progress) if endpoint else self._cached_config()
+        config = self._config.fetch(endpoint, transport, progress) if endpoint else self._config.last()
         for day in self._report(config).made:
             progress(f"reported {day}")
         waiting = len(self._pending.names())
@@ -283,41 +283,10 @@ class Daily:
             return "too-old"
         return None
 
-    # ---------------------------------------------------------------- the upload config
-
     def endpoint(self) -> str | None:
         """Where documents are posted, if that is known."""
-        from .telemetry import is_endpoint
-
         endpoint = self._environ.get("TALLYPOST_ENDPOINT") or self.last_run.endpoint
         return endpoint if endpoint and is_endpoint(endpoint) else None
-
-    def _fetch_config(self, endpoint: str, transport: Transport, progress: Progress) -> UploadConfig | None:
-        """The upload config of now; where it cannot be had, the last one."""
-        cached = self._cached()
-        url = f"{endpoint.rstrip('/')}/v1/config/{self.directory.application}"
-        try:
-            answer = transport.get(url, cached.etag if cached is not None else None)
-            if answer.status == 200:
-                config = upload_config.decode(answer.body)
-                kept = msgspec.json.encode(_Cached(answer.headers.get("etag"), config))
-                self._disk.replace(self.directory.upload_config, kept, durable=False)
-                return config
-            if answer.status != 304:
-                progress(f"the upload config could not be had (HTTP {answer.status}); the last one holds")
-        except (NoAnswer, SchemaError) as error:
-            progress(f"the upload config could not be had ({error}); the last one holds")
-        return cached.config if cached is not None else None
-
-    def _cached_config(self) -> UploadConfig | None:
-        cached = self._cached()
-        return cached.config if cached is not None else None
-
-    def _cached(self) -> _Cached | None:
-        try:
-            return msgspec.json.decode(self._disk.read(self.directory.upload_config), type=_Cached)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-            return None
 
     # ---------------------------------------------------------------- what people ask
 
@@ -326,8 +295,8 @@ class Daily:
         decision = self.decide()
         seen = look(self.directory, disk=self._disk)
         pending = self._pending.names()
-        sent = _documents(self._disk, self.directory.sent)
-        refused = _documents(self._disk, self.directory.refused)
+        sent = documents_in(self._disk.names(self.directory.sent))
+        refused = documents_in(self._disk.names(self.directory.refused))
         not_before = not_before_in(self._text(self.directory.not_before))
         return {
             "mode": decision.mode,
@@ -338,7 +307,7 @@ class Daily:
             "sent": len(sent),
             "refused": len(refused),
             "next_try": spelled(not_before) if decision.mode == "on" and not_before else None,
-            "losses": self._losses(seen),
+            "losses": losses_of(seen),
             "application": self.directory.application,
             "endpoint": self.endpoint(),
             "reports": len(seen.reports),
@@ -348,23 +317,7 @@ class Daily:
 
     def show(self) -> dict[str, Any]:
         """All that has been counted, by day, today included; the shape of ``tallypost show --json``."""
-        seen = look(self.directory, disk=self._disk)
-        days: dict[str, dict[Program, dict[str, int]]] = {}
-        for report in seen.reports:
-            for program in report.programs:
-                _add(days, report.day, program.key(), {**program.counters, **program.stacks})
-        through = seen.counted_through()
-        for file in seen.files:
-            known = through.get(file.file, {})
-            rest = {name: n for name, value in file.values.items() if (n := value - known.get(name, 0)) > 0}
-            if rest:
-                _add(days, file.day, file.program, rest)
-        return {
-            "days": [
-                {"day": day, "programs": [_shown(program, counts) for program, counts in programs.items()]}
-                for day, programs in sorted(days.items())
-            ]
-        }
+        return days_of(look(self.directory, disk=self._disk))
 
     def forget(self) -> None:
         """Remove everything of this application from this machine, but keep an *off*."""
@@ -390,30 +343,13 @@ class Daily:
         shown, previous = [], None
         for report in seen.reports:
             rests = [(report.programs[one.program].key(), one.declaration, one.added()) for one in report.sources]
-            programs = leaving_programs(rests, seen, config=self._cached_config(), x=report.x, today=today)
+            programs = leaving_programs(rests, seen, config=self._config.last(), x=report.x, today=today)
             if programs:
                 if report.day >= oldest:
                     as_if = msgspec.structs.replace(report, previous=previous)
                     shown.append(local_report.document_of(as_if, programs))
                 previous = report.day
         return shown
-
-    def _losses(self, seen: Look) -> dict[str, int]:
-        found: dict[str, int] = {}
-        through = seen.counted_through()
-        for report in seen.reports:
-            for program in report.programs:
-                for name, n in program.counters.items():
-                    if name.startswith(PREFIX):
-                        found[name.removeprefix(PREFIX)] = found.get(name.removeprefix(PREFIX), 0) + n
-        for file in seen.files:
-            for name, value in file.values.items():
-                n = value - through.get(file.file, {}).get(name, 0)
-                if name.startswith(PREFIX) and n > 0:
-                    found[name.removeprefix(PREFIX)] = found.get(name.removeprefix(PREFIX), 0) + n
-        if seen.damaged:
-            found[losses.DAMAGED_COUNT_FILES] = len(seen.damaged)
-        return found
 
     # ---------------------------------------------------------------- small files
 
@@ -453,21 +389,3 @@ def _parsed(content: bytes | None) -> Declaration | None:
         return declarations.parse(content.decode()) if content is not None else None
     except (UnicodeDecodeError, DeclarationInvalid):
         return None
-
-
-def _documents(disk: Disk, folder: str) -> list[str]:
-    return documents_in(disk.names(folder))
-
-
-def _add(days: dict[str, dict[Program, dict[str, int]]], day: str, program: Program, counts: dict[str, int]) -> None:
-    total = days.setdefault(day, {}).setdefault(program, {})
-    for name, n in counts.items():
-        total[name] = total.get(name, 0) + n
-
-
-def _shown(program: Program, counts: dict[str, int]) -> dict[str, Any]:
-    return {
-        **msgspec.structs.asdict(program),
-        "counters": {name: n for name, n in sorted(counts.items()) if "\n" not in name},
-        "stacks": {name: n for name, n in sorted(counts.items()) if "\n" in name},
-    }

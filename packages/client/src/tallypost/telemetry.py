@@ -73,7 +73,10 @@ class Telemetry:
         _require(names.is_label(version), "version", version, "1 to 64 printable characters")
         _require(default in ("local", "off"), "default", default, '"local" or "off"')
         _require(uploader in ("process", "thread", "manual"), "uploader", uploader, '"process", "thread" or "manual"')
-        _require(endpoint is None or is_endpoint(endpoint), "endpoint", endpoint, "an address such as https://host/")
+        if endpoint is not None:
+            from .uploads.endpoint import is_endpoint
+
+            _require(is_endpoint(endpoint), "endpoint", endpoint, "an address such as https://telemetry.example.org")
         self.application, self.version, self.program = application, version, program
         self._endpoint, self._default, self._uploader = endpoint, default, uploader
         self._declaration = os.fspath(declaration) if declaration is not None else None
@@ -311,18 +314,17 @@ class Telemetry:
     def _start_uploader(self, now: float) -> None:
         from .uploads.start import start
 
-        start(self._uploader, self._directory, now=now, disk=self._disk, environ=self._environ, daily=self._daily)
+        start(self._uploader, self._directory, now=now, disk=self._disk, environ=self._environ, work=self._work)
+
+    def _work(self) -> None:
+        # In the uploader's thread: loading this takes a while, and the first count must not wait for it.
+        self._daily().upload_if_due()
 
     def _after_fork(self) -> None:
         self._recorder.forget_parent()
 
     def __repr__(self) -> str:
         return f"<Telemetry {self.application} {self.version}>"
-
-
-def is_endpoint(text: str) -> bool:
-    """Whether `text` may be an endpoint."""
-    return text.startswith(("https://", "http://")) and len(text.split("/", 3)[2]) > 0 and not names.has_control(text)
 
 
 def _require(holds: bool, what: str, given: object, allowed: str) -> None:

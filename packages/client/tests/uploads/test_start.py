@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from tallypost.daily import Daily
 from tallypost.state_directory import StateDirectory
 from tallypost.testing import FakeClock, FaultyDisk
 from tallypost.uploads.pending import Pending
@@ -24,7 +23,7 @@ PLACES = os.pathsep.join(
 )
 
 
-def nobody() -> Daily:
+def nobody() -> None:
     raise AssertionError("nobody asked for the daily work")
 
 
@@ -46,7 +45,7 @@ def test_start_from_a_test_run_or_by_hand_starts_none(
     reason: str,
 ) -> None:
     """A run of tests, such as this one, starts no uploader of any kind, and leaves the next try as it is."""
-    said = start(kind, directory, now=clock.now(), disk=disk, environ=environ, daily=nobody)
+    said = start(kind, directory, now=clock.now(), disk=disk, environ=environ, work=nobody)
 
     assert reason == said
     assert not Path(directory.not_before).exists()
@@ -63,7 +62,7 @@ base, now, change = sys.argv[1:]
 kind = "process"
 exec(change)
 directory = StateDirectory(base, "example.org/mytool")
-said = start(kind, directory, now=float(now), disk=OsDisk(), environ=os.environ, daily=None)
+said = start(kind, directory, now=float(now), disk=OsDisk(), environ=os.environ, work=None)
 print(json.dumps([said, os.getpid()]))
 try:
     while os.wait():
@@ -268,7 +267,7 @@ def test_start_detaches_a_process_that_does_the_work_and_ends(
     assert within(10, spied.exists), "no uploader came up"
     facts = json.loads(spied.read_text())
     assert facts["told"], "the host waited for its uploader"
-    assert ["-m", "tallypost.uploads.process", str(tmp_path / "state"), "example.org/mytool"] == facts["argv"][-4:]
+    assert ["-m", "tallypost.cli.uploader", str(tmp_path / "state"), "example.org/mytool"] == facts["argv"][-4:]
     assert os.getsid(0) != facts["session"]
     assert os.getpid() != facts["parent"]
     assert "/" == facts["folder"]
@@ -286,7 +285,7 @@ def test_process_closes_what_a_host_left_inheritable(pending: Pending, base: Pat
     high = os.dup2(descriptor, 1500) if _descriptors_allowed() > 1500 else descriptor
     code = (
         "import os, sys\n"
-        "import tallypost.uploads.process as process\n"
+        "import tallypost.cli.uploader as process\n"
         "process.main()\n"
         f"for one in ({descriptor}, {high}):\n"
         "    try:\n"

@@ -11,17 +11,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .recorder import Recorder
-
 
 class Counter:
     """A named number that only grows within a UTC day. Get one from `Telemetry.counter`."""
 
-    __slots__ = ("_begin", "_buckets", "_cell", "_end", "_now", "_recorder", "name")
+    __slots__ = ("_begin", "_buckets", "_cell", "_end", "_now", "_otherwise", "name")
 
-    def __init__(self, name: str, *, recorder: Recorder, now: Callable[[], float]) -> None:
+    def __init__(
+        self, name: str, *, otherwise: Callable[[Counter, object, object], None], now: Callable[[], float]
+    ) -> None:
+        """`otherwise` counts what this counter cannot do alone: it is handed the counter, n and the bucket."""
         self.name = name
-        self._recorder, self._now = recorder, now
+        self._otherwise, self._now = otherwise, now
         # No instant lies in [0, 0): the first increment asks the recorder for a cell.
         self._begin = self._end = 0.0
         self._cell: memoryview | None = None
@@ -46,7 +47,7 @@ class Counter:
                     return
         except Exception:  # noqa: BLE001, S110  # A void cell, a full number, a wrong type, a bucket that is new:
             pass  # all of them are the recorder's to sort out.
-        self._recorder.count(self, n, bucket)
+        self._otherwise(self, n, bucket)
 
     def keep(self, bucket: str, counter: Counter) -> None:
         """Know the counter of a bucket from now on."""

@@ -49,7 +49,7 @@ class Recorder:
         """The one counter of that name in this process."""
         counter = self._counters.get(name)
         if counter is None:
-            counter = self._counters.setdefault(name, Counter(name, recorder=self, now=self._clock.now))
+            counter = self._counters.setdefault(name, Counter(name, otherwise=self.count, now=self._clock.now))
         return counter
 
     def count(self, counter: Counter, n: object, bucket: object) -> None:

@@ -18,7 +18,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ..daily import Daily
     from ..seams import Disk
     from ..state_directory import StateDirectory
 
@@ -35,7 +34,7 @@ def start(
     now: float,
     disk: Disk,
     environ: Mapping[str, str],
-    daily: Callable[[], Daily],
+    work: Callable[[], object],
 ) -> str | None:
     """Start the uploader of that kind if its time has come. Returns why none was started, or None if one was.
 
@@ -49,7 +48,7 @@ def start(
         if kind == "thread":
             from .thread import start_thread
 
-            start_thread(directory.path, daily)
+            start_thread(directory.path, work)
             return None
         if not _is_interpreter(sys.executable):
             return "this program is no Python interpreter"
@@ -58,7 +57,7 @@ def start(
         # Whoever counts next need not start another one while this one is under way.
         disk.replace(directory.not_before, f"{now + _RETRY_SECONDS:.0f}\n".encode(), durable=False)
         base = directory.path[: -len(directory.application) - 1]
-        _detach([sys.executable, "-m", "tallypost.uploads.process", base, directory.application], environ)
+        _detach([sys.executable, "-m", "tallypost.cli.uploader", base, directory.application], environ)
     except (OSError, RuntimeError) as problem:  # RuntimeError: no further thread; NotImplementedError is one too.
         return f"{type(problem).__name__}: {problem}"
     return None

@@ -204,7 +204,9 @@ def main(arguments: Sequence[str]) -> int:
     if "--help" in arguments or "-h" in arguments:
         say("usage: python scripts/integration.py [arguments for pytest, as: -k posting]")
         return 0
-    signal.signal(signal.SIGTERM, stop)
+    # SIGINT too: a shell that starts this in the background has it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     try:
         return test(arguments)
     except Failed as failed:

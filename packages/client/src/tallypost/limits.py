@@ -37,6 +37,9 @@ post_seconds_max = 10.0
 run_seconds_max = 60.0
 answer_bytes_max = 64 * 1024
 
+# A process on a file system without trusted locks is taken to have ended when it was silent for so long.
+written_silence_seconds = 2 * 86_400.0
+
 # A file that was not finished in a day never will be.
 unfinished_seconds_max = 86_400.0
 

@@ -66,8 +66,27 @@ class Disk(Protocol):
     def create_block(self, path: str, content: bytes, size: int) -> Block | None:
         """Make, lock and map a file of `size` reserved bytes, `content` first; None if the path is taken."""
 
+    def is_trusted(self, folder: str) -> bool:
+        """Whether mapped memory and locks do what they promise there: not on network and unknown file systems."""
+
+    def open_written(self, path: str, content: bytes) -> Written | None:
+        """Make a file that begins with `content`, and is written to without a lock; None if the path is taken."""
+
+    def modified(self, path: str) -> float:
+        """When a file was last written to, in UTC seconds by the file system's clock."""
+
     def reach(self, point: str) -> None:
         """A place of danger by its name; a test's disk ends the process here."""
+
+
+class Written(Protocol):
+    """A file that is written to piece by piece."""
+
+    def write_at(self, place: int, content: bytes) -> None:
+        """Have the kernel take `content` at a place; what it took survives the process."""
+
+    def close(self) -> None:
+        """Close it."""
 
 
 class Lock(Protocol):

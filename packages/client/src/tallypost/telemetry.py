@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from typing import Any, Literal
 
     from .consent import Decision, Mode
-    from .counts.count_file import CountFile, MemoryCells
     from .counts.counter import Counter
     from .counts.crash import CountedExceptions
     from .counts.histogram import Histogram
+    from .counts.recorder import Cells
     from .counts.stack import StackCounter
     from .daily import Daily
     from .seams import Clock, Disk
@@ -165,7 +165,10 @@ class Telemetry:
     @property
     def mode(self) -> Mode:
         """What this process may do now: ``"on"``, ``"local"`` or ``"off"``."""
-        decision = self._decide()
+        try:
+            decision = self._decide()
+        except OSError:
+            return "off"
         # Only a yes can depend on the declaration's consent version, and reading that takes a parser.
         return self._daily().decide().mode if decision.mode == "on" else decision.mode
 
@@ -221,7 +224,7 @@ class Telemetry:
             disk=self._disk,
         )
 
-    def _take(self, now: float) -> CountFile | MemoryCells:
+    def _take(self, now: float) -> Cells:
         """Open this process's count file for the day of `now`; in mode *off* cells that nobody will read."""
         from .counts.count_file import NoCells
         from .counts.slots import take
@@ -253,12 +256,20 @@ class Telemetry:
     def _decide(self) -> Decision:
         return decide(
             default=self._default,
-            system_file=text_of(self._disk, SYSTEM_FILE),
+            system_file=self._said(SYSTEM_FILE),
             environ=self._environ,
             test_runner=is_test_runner(self._environ, sys.modules.get("__main__")),
-            mode_file=text_of(self._disk, self._directory.mode),
+            mode_file=self._said(self._directory.mode),
             consent_version=None,
         )
+
+    def _said(self, path: str) -> str | None:
+        # What cannot be read just now (no descriptors left) is no answer yet: the process counts in memory and asks
+        # again, and what it counted meanwhile goes where that answer says.
+        try:
+            return self._disk.read(path).decode("utf-8", "replace")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def _set_up(self, now: float) -> bool:
         """Make the state directory if need be, and keep what the commands need to know of this run; True if made."""

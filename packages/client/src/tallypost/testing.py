@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from tallypost_schema import receipts
 
 from .clock import SHIFT_VARIABLE, SystemClock
-from .disk import OsBlock, OsDisk
+from .disk import OsBlock, OsDisk, OsWritten
 from .errors import NoAnswer
 from .uploads.transport import Answer
 
@@ -65,6 +65,7 @@ class FaultyDisk(OsDisk):
 
     def __init__(self) -> None:
         self.points: Counter[str] = Counter()
+        self.trusted = True
         self._failure: OSError | None = None
         self._actions: dict[str, Callable[[], object]] = {}
 
@@ -75,6 +76,15 @@ class FaultyDisk(OsDisk):
     def at(self, point: str, action: Callable[[], object]) -> None:
         """Call `action` whenever the fault point is reached: raise there, or end the process."""
         self._actions[point] = action
+
+    def is_trusted(self, folder: str) -> bool:
+        """As the test says: `trusted`."""
+        return self.trusted and super().is_trusted(folder)
+
+    def open_written(self, path: str, content: bytes) -> OsWritten | None:
+        """Make a file that is written to, or fail."""
+        self._may_fail()
+        return super().open_written(path, content)
 
     def reach(self, point: str) -> None:
         """A fault point."""

@@ -15,7 +15,7 @@ from .. import limits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..seams import Block
+    from ..seams import Block, Written
 
 MAGIC = b"TALLYPC\x01"  # The last byte is the version of the format.
 HEADER_BYTES = 2048
@@ -75,6 +75,8 @@ def records_in(content: bytes | memoryview) -> list[tuple[str, int]]:
 class CountFile:
     """One process's count file of one UTC day. Not for several threads at once: `Recorder` holds its lock."""
 
+    hands_out = True
+
     def __init__(self, block: Block) -> None:
         self._block = block
         self._numbers = block.view.cast("Q")
@@ -115,14 +117,67 @@ class CountFile:
         self._numbers[END_AT // 8] = self._end = end
         return (at + 8) // 8
 
+    def added(self, name: str) -> None:
+        """Nothing is left to do: what is in the mapping is with the kernel."""
+
     def close(self) -> None:
         """Give the file up: its lock, unless a parent process shares it, and this process's mapping."""
         self._numbers.release()
         self._block.close()
 
 
+class WrittenFile:
+    """The same file, written to piece by piece, where mapping or locks cannot be trusted. It belongs to one process.
+
+    Its cells are not handed out: each increment is written by the recorder, at the price of a call of the system.
+    """
+
+    hands_out = False
+
+    def __init__(self, written: Written, start: bytes) -> None:
+        self._written = written
+        self._content = bytearray(start)
+        self._places: dict[str, int] = {}
+
+    def cell(self, name: str) -> memoryview | None:
+        """The cell of `name`, made if need be; None if the file is full. Call `added` when it was added to.
+
+        Raises:
+            OSError: the file could not be written to.
+        """
+        place = self._places.get(name)
+        if place is None:
+            encoded = name.encode()
+            at = len(self._content)
+            end = at + RECORD_BYTES + _padded(len(encoded))
+            if len(self._places) >= limits.names_per_file_max or end > limits.count_file_bytes_max:
+                return None
+            record = crc32(encoded).to_bytes(4, "little") + len(encoded).to_bytes(4, "little") + bytes(8) + encoded
+            record = record.ljust(end - at, b"\0")
+            self._written.write_at(at, record)
+            self._written.write_at(END_AT, end.to_bytes(8, "little"))
+            self._content += record
+            place = self._places[name] = at + 8
+        return memoryview(self._content)[place : place + 8].cast("Q")
+
+    def added(self, name: str) -> None:
+        """Write the cell of `name`.
+
+        Raises:
+            OSError: it could not be written; the next time that it is, it has this too.
+        """
+        place = self._places[name]
+        self._written.write_at(place, bytes(self._content[place : place + 8]))
+
+    def close(self) -> None:
+        """Give the file up."""
+        self._written.close()
+
+
 class MemoryCells:
     """The same cells without a file: nothing here survives the process."""
+
+    hands_out = True
 
     def __init__(self) -> None:
         self.cells: dict[str, memoryview] = {}
@@ -134,6 +189,9 @@ class MemoryCells:
             cell = self.cells[name] = memoryview(bytearray(8)).cast("Q")
         # A view of it, since the counter releases what it is given.
         return cell[:] if cell is not None else None
+
+    def added(self, name: str) -> None:
+        """Nothing is left to do."""
 
     def close(self) -> None:
         """Nothing to give up."""

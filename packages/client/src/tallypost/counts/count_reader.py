@@ -7,6 +7,7 @@ Never   writes; never raises for a damaged file; never invents a number.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ class Counted:
     mode: str
     declaration: str
     values: dict[str, int]
+    written: float | None = None
+    """When it was last written to, in UTC seconds, if its owner holds no lock; None: its lock tells."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,13 @@ def read_all(folder: str, *, disk: Disk) -> Iterator[Counted | Damaged]:
             except OSError:
                 yield Damaged(path)
                 continue
-            yield read(path, content)
+            seen = read(path, content)
+            if isinstance(seen, Counted) and seen.written is not None:
+                try:
+                    seen = dataclasses.replace(seen, written=disk.modified(path))
+                except OSError:
+                    continue
+            yield seen
 
 
 def read(path: str, content: bytes) -> Counted | Damaged:
@@ -73,6 +82,7 @@ def read(path: str, content: bytes) -> Counted | Damaged:
             metadata["mode"],
             metadata["declaration"],
             _values(content),
+            0.0 if metadata.get("kept") == "written" else None,
         )
     except KeyError:
         return Damaged(path)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Counter:
     """A named number that only grows within a UTC day. Get one from `Telemetry.counter`."""
 
-    __slots__ = ("_begin", "_buckets", "_cell", "_end", "_now", "_otherwise", "name")
+    __slots__ = ("_begin", "_buckets", "_cell", "_end", "_now", "_otherwise", "_ours", "name")
 
     def __init__(
         self, name: str, *, otherwise: Callable[[Counter, object, object], None], now: Callable[[], float]
@@ -26,6 +26,8 @@ class Counter:
         # No instant lies in [0, 0): the first increment asks the recorder for a cell.
         self._begin = self._end = 0.0
         self._cell: memoryview | None = None
+        # 1 while this is the process that took the cell (``fork_mark.py``).
+        self._ours: memoryview | None = None
         self._buckets: dict[str, Counter] = {}
 
     def inc(self, n: int = 1, bucket: str | None = None) -> None:
@@ -35,13 +37,13 @@ class Counter:
         try:
             now = self._now
             if bucket is None:
-                if n > 0 and self._begin <= now() < self._end:
-                    self._cell[0] += n  # type: ignore[index]  # A cell is there whenever begin < end.
+                if n > 0 and self._begin <= now() < self._end and self._ours[0]:  # type: ignore[index]  # As the cell:
+                    self._cell[0] += n  # type: ignore[index]  # it is there whenever begin < end.
                     return
             else:
                 # Fetched before the check: if it is given up meanwhile this very view is void.
                 cell = self._buckets[bucket]._cell
-                if n > 0 and self._begin <= now() < self._end:
+                if n > 0 and self._begin <= now() < self._end and self._ours[0]:  # type: ignore[index]  # As above.
                     cell[0] += n  # type: ignore[index]  # As above; a bucket of another day is void.
                     self._cell[0] += n  # type: ignore[index]  # As above.
                     return
@@ -53,9 +55,9 @@ class Counter:
         """Know the counter of a bucket from now on."""
         self._buckets[bucket] = counter
 
-    def attach(self, cell: memoryview, begin: float, end: float) -> None:
-        """Take a cell for the instants from `begin` up to `end`."""
-        self._cell = cell
+    def attach(self, cell: memoryview, begin: float, end: float, ours: memoryview) -> None:
+        """Take a cell for the instants from `begin` up to `end`, in the process in which `ours` holds a 1."""
+        self._cell, self._ours = cell, ours
         self._begin, self._end = begin, end
 
     def detach(self) -> None:

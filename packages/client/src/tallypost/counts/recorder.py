@@ -16,13 +16,16 @@ from .. import limits, losses
 from ..clock import day_bounds
 from .count_file import MemoryCells
 from .counter import Counter
+from .fork_mark import fork_mark, plain_mark
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..seams import Clock
-    from .count_file import CountFile
+    from .count_file import CountFile, WrittenFile
+
+    Cells = CountFile | WrittenFile | MemoryCells
 
 COUNT_MAX = 2**53 - 1
 
@@ -30,13 +33,14 @@ COUNT_MAX = 2**53 - 1
 class Recorder:
     """All counters of one process, and the file that they count in."""
 
-    def __init__(self, *, take: Callable[[float], CountFile | MemoryCells], clock: Clock) -> None:
+    def __init__(self, *, take: Callable[[float], Cells], clock: Clock) -> None:
         """`take` opens the count file for an instant; any error of it means counting in memory for a while."""
         self._take, self._clock = take, clock
         self._counters: dict[str, Counter] = {}
         self._attached: dict[str, Counter] = {}
-        self._cells: CountFile | MemoryCells = MemoryCells()
+        self._cells: Cells = MemoryCells()
         self._begin = self._end = 0.0
+        self._ours, self._has_mark = plain_mark(), False
         self._waiting: list[tuple[Counter, int]] = []
         # Protects everything here. Re-entrant, because a signal handler or a destructor may count in the middle of it.
         self._lock = RLock()
@@ -55,6 +59,8 @@ class Recorder:
     def count(self, counter: Counter, n: object, bucket: object) -> None:
         """Count what the counter's own fast path did not: never raises."""
         try:
+            if not self._ours[0]:
+                self.forget_parent()  # Forked from C: no hook told us.
             if not isinstance(n, int) or n < 0:
                 self.lose(losses.DROPPED_VALUES)
             elif n > 0:
@@ -77,6 +83,7 @@ class Recorder:
     def forget_parent(self) -> None:
         """In a child after a fork: leave the file to the parent, and take one of our own when something is counted."""
         self._lock, self._busy, self._waiting = RLock(), False, []
+        self._ours[0] = 1
         self._detach_all()
         self._begin = self._end = 0.0
         cells, self._cells = self._cells, MemoryCells()
@@ -129,10 +136,12 @@ class Recorder:
             if cell is None:
                 return  # Opening a file makes this cell, so it is there unless that failed, and then it is memory.
             _add_to(cell, 1)
+            self._cells.added(counter.name)
             return
         _add_to(cell, n)
-        if self._hands_out_cells:
-            counter.attach(cell, self._begin, self._end)
+        self._cells.added(counter.name)
+        if self._hands_out_cells and self._cells.hands_out:
+            counter.attach(cell, self._begin, self._end, self._ours)
             self._attached[counter.name] = counter
 
     def _cell(self, name: str) -> memoryview | None:
@@ -146,6 +155,8 @@ class Recorder:
         self._detach_all()
         old, old_begin, old_end = self._cells, self._begin, self._end
         begin, end = day_bounds(now)
+        if not self._has_mark:
+            self._ours, self._has_mark = fork_mark(), True
         try:
             self._cells = self._take(now)
             self.memory_reason = None
@@ -163,6 +174,7 @@ class Recorder:
             target = self._cell(name)
             if target is not None:
                 _add_to(target, cell[0])
+                self._cells.added(name)
 
     def _detach_all(self) -> None:
         attached, self._attached = self._attached, {}

@@ -11,7 +11,7 @@ import os
 from zlib import crc32
 
 from .. import limits
-from .count_file import HEADER_BYTES, CountFile, header, metadata_in
+from .count_file import HEADER_BYTES, CountFile, WrittenFile, header, metadata_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def take(
     folder: str, key: dict[str, str], begin: str, *, disk: Disk, random_bytes: Callable[[int], bytes]
-) -> CountFile | None:
+) -> CountFile | WrittenFile | None:
     """A count file of this key: the first one that no process holds, else a new one. None if all slots are held.
 
     `key` is the metadata that all processes of a kind share (program, version, day, mode line, declaration, …).
@@ -31,6 +31,8 @@ def take(
         OSError: the folder or the disk does not allow it.
     """
     stem = _stem(key)
+    if not disk.is_trusted(folder):
+        return _written(folder, stem, {"file": random_bytes(16).hex(), **key, "begin": begin}, disk)
     for slot in range(limits.slots_max):
         path = os.path.join(folder, f"{stem}-{slot}.count")
         block = disk.open_block(path)
@@ -44,6 +46,13 @@ def take(
             if block is not None:
                 return CountFile(block)
     return None
+
+
+def _written(folder: str, stem: str, metadata: dict[str, str], disk: Disk) -> WrittenFile | None:
+    """A file of this process alone, whose random name nobody else takes."""
+    start = header({**metadata, "kept": "written"})
+    written = disk.open_written(os.path.join(folder, f"{stem}-{metadata['file']}.count"), start)
+    return WrittenFile(written, start) if written is not None else None
 
 
 def _has_key(metadata: dict[str, str] | None, key: dict[str, str]) -> bool:

@@ -15,6 +15,8 @@ from tallypost_schema import limits as shared_limits
 from tallypost_schema.documents import Program, ProgramCounts, day_of
 from tallypost_schema.upload_config import UploadConfig
 
+from .. import limits
+from ..clock import day_of as clock_day_of
 from ..consent import ModeLine
 from ..counts.count_reader import Counted
 from .local_report import Leaving, LocalReport, Source
@@ -29,9 +31,14 @@ class Terms:
     """Under what a report is made."""
 
     application: str
-    today: datetime.date
+    now: float
     mode: ModeLine | None
     config: UploadConfig | None
+
+    @property
+    def today(self) -> datetime.date:
+        """The UTC day of `now`."""
+        return datetime.date.fromisoformat(clock_day_of(self.now))
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,8 @@ def fold(seen: Look, terms: Terms, *, draw_x: Callable[[], float], draw_id: Call
     through = seen.counted_through()
     by_day: dict[str, list[Rest]] = {}
     for file in seen.files:
+        if file.written is not None and terms.now - file.written < limits.written_silence_seconds:
+            continue  # Without a lock only silence tells that its owner has ended.
         before = {name: value for name, value in through.get(file.file, {}).items() if name in file.values}
         added = {name: n for name, value in file.values.items() if (n := value - before.get(name, 0)) > 0}
         # A wrong clock named a day that is yet to come: it counts for the user, and nobody else is told.

@@ -15,7 +15,6 @@ from tallypost_schema import limits as shared_limits
 from tallypost_schema.upload_config import UploadConfig
 
 from .. import limits
-from ..clock import day_of
 from ..consent import ModeLine
 from ..counts.count_reader import Counted, read
 from ..seams import Clock, Disk, Random
@@ -49,8 +48,8 @@ class Reporter:
         Raises:
             OSError: the disk refused; what is done is done, and the next run goes on from there.
         """
-        today = datetime.date.fromisoformat(day_of(self._clock.now()))
-        terms = Terms(self._directory.application, today, mode, config)
+        terms = Terms(self._directory.application, self._clock.now(), mode, config)
+        today = terms.today
         seen = look(self._directory, disk=self._disk)
         reports = fold(
             seen,
@@ -87,6 +86,10 @@ class Reporter:
                 self._remove(file, through.get(file.file, {}))
 
     def _remove(self, file: Counted, through: dict[str, int]) -> None:
+        if file.written is not None:
+            if self._clock.now() - file.written >= limits.written_silence_seconds:
+                self._disk.remove(file.path)
+            return
         block = self._disk.open_block(file.path)
         if block is None:
             return  # Its owner lives: the file stays, and what it still counts goes into a later report.

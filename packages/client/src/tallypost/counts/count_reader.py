@@ -11,6 +11,7 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tallypost_schema import limits as shared_limits
 from tallypost_schema import names
@@ -89,10 +90,15 @@ def read(path: str, content: bytes) -> Counted | Damaged:
     return counted if day_of(counted.day) is not None and counted.file else Damaged(path)
 
 
+@lru_cache(maxsize=4096)  # Ten thousand files of one program have the same names.
+def _is_key(name: str) -> bool:
+    return names.is_counter(name) or names.is_stack(name)
+
+
 def _values(content: bytes) -> dict[str, int]:
     values: dict[str, int] = {}
     for name, at in records_in(content):
-        if names.is_counter(name) or names.is_stack(name):
+        if _is_key(name):
             value = int.from_bytes(content[at : at + 8], "little")
             values[name] = min(values.get(name, 0) + value, shared_limits.count_max)
     return {name: value for name, value in values.items() if value > 0}

@@ -7,7 +7,7 @@ Never   writes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tallypost_schema import declaration as declarations
 from tallypost_schema.declaration import Declaration
@@ -32,6 +32,11 @@ class Look:
     reports: list[LocalReport]
     reported: frozenset[str]
     declarations: dict[str, Declaration] = field(default_factory=dict)
+
+    def with_reports(self, made: list[LocalReport]) -> Look:
+        """The same, with reports that were made since."""
+        reports = sorted((*self.reports, *made), key=lambda report: report.day)
+        return replace(self, reports=reports, reported=self.reported | {report.day for report in made})
 
     def counted_through(self) -> dict[str, dict[str, int]]:
         """By file id, the values that reports already have."""

@@ -61,13 +61,14 @@ class Reporter:
         for report in reports:
             self._disk.reach("before_local_report")
             if self._disk.create(self._directory.local_report(report.day), local_report.encode(report)):
-                made.append(report.day)
+                made.append(report)
             self._disk.reach("after_local_report")
-        after = look(self._directory, disk=self._disk)
+        # Where another reporter was quicker its report holds, and has to be read.
+        after = seen.with_reports(made) if len(made) == len(reports) else look(self._directory, disk=self._disk)
         self._record_documents(after, mode, today)
         self._remove_counted(after, today)
         self._retain(after)
-        return Reported(made, after)
+        return Reported([report.day for report in made], after)
 
     def _record_documents(self, seen: Look, mode: ModeLine | None, today: datetime.date) -> None:
         oldest = (today - datetime.timedelta(days=shared_limits.horizon_days)).isoformat()

@@ -22,6 +22,8 @@ from .harness import CannotMeasure, Comparison, Goal, Measured, Plan, in_turn, j
 PROCESSES, ROUNDS, CALLS = 5, 120, 5000
 PROCESSES_QUICK, ROUNDS_QUICK, CALLS_QUICK = 1, 20, 2000
 GOAL = Goal("at most", 0.6)
+GOAL_BARE = Goal("at most", 4.0)
+GOAL_OPENTELEMETRY = Goal("at most", 0.15)
 APPLICATION = "example.org/bench"
 EDGES = (0.1, 1.0, 10.0)
 
@@ -92,11 +94,13 @@ def compare(samples: dict[str, list[float]]) -> list[Comparison]:
         pair("inc", "Counter.inc", "prometheus Counter.inc", GOAL),
         net("inc/net", "Counter.inc", "prometheus Counter.inc"),
         pair("inc/mapped", "Counter.inc", "prometheus mapped inc"),
-        pair("inc/bare", "Counter.inc", "bare method"),
+        pair("inc/opentelemetry", "Counter.inc", "OpenTelemetry add", GOAL_OPENTELEMETRY),
+        pair("inc/bare", "Counter.inc", "bare method", GOAL_BARE),
         net("inc/bare-net", "Counter.inc", "bare method"),
         pair("inc/bucket", "Counter.inc(bucket=)", "prometheus labels().inc"),
         pair("inc/observe", "Histogram.observe", "prometheus observe"),
         pair("inc/observe-bare", "Histogram.observe", "bare method"),
+        pair("inc/stack", "StackCounter.inc", "traceback.extract_stack"),
     ]
 
 
@@ -119,7 +123,11 @@ def check_counted(folder: Path, called: dict[str, int]) -> None:
 
 def subjects(folder: Path) -> list[Subject]:
     """Everything that is timed, each warm: its cell attached, its labels there."""
+    import traceback
+
     import prometheus_client
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
     from prometheus_client import values
 
     from tallypost import Telemetry
@@ -133,12 +141,14 @@ def subjects(folder: Path) -> list[Subject]:
     plain, values.ValueClass = values.ValueClass, values.MultiProcessValue()
     mapped = prometheus_client.Counter("mapped", "-", registry=registry)
     values.ValueClass = plain
+    meter = MeterProvider([InMemoryMetricReader()]).get_meter("bench")
     return [
         Subject("empty method", "target.nothing()", Floor()),
         Subject("bare method", "target.inc()", Bare()),
         Subject("Counter.inc", "target.inc()", telemetry.counter("cmd/plain")),
         Subject("prometheus Counter.inc", "target.inc()", prometheus_client.Counter("plain", "-", registry=registry)),
         Subject("prometheus mapped inc", "target.inc()", mapped),
+        Subject("OpenTelemetry add", "target.add(1)", meter.create_counter("plain")),
         Subject("Counter.inc(bucket=)", 'target.inc(bucket="pdf")', telemetry.counter("cmd/bucketed")),
         Subject("prometheus labels().inc", 'target.labels("pdf").inc()', labelled),
         Subject("Histogram.observe", "target.observe(0.7)", telemetry.histogram("export/seconds", EDGES)),
@@ -147,6 +157,9 @@ def subjects(folder: Path) -> list[Subject]:
             "target.observe(0.7)",
             prometheus_client.Histogram("seconds", "-", buckets=EDGES, registry=registry),
         ),
+        Subject("StackCounter.inc", "target.inc()", telemetry.stack("warn/slow")),
+        # What a reporter of errors does first, before it has made anything of it.
+        Subject("traceback.extract_stack", "target(limit=8)", traceback.extract_stack),
     ]
 
 

@@ -313,3 +313,23 @@ def test_import_loads_nothing_third_party_and_nothing_slow(tmp_path: Path) -> No
     )
 
     assert "[]" == done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda: Telemetry(None, "1"),  # type: ignore[arg-type]  # What the test is about, as in those below.
+        lambda: Telemetry("example.org/mytool", 1),  # type: ignore[arg-type]  # As above.
+        lambda: Telemetry("example.org/mytool", "1", endpoint=5),  # type: ignore[arg-type]  # As above.
+        lambda: Telemetry("example.org/mytool", "1", default=[]),  # type: ignore[arg-type]  # As above.
+        lambda: Telemetry("example.org/mytool", "1").counter(None),  # type: ignore[arg-type]  # As above.
+        lambda: Telemetry("example.org/mytool", "1").histogram("a", ("b",)),  # type: ignore[arg-type]  # As above.
+        lambda: Telemetry("example.org/mytool", "1").histogram("a", 3),  # type: ignore[arg-type]  # As above.
+        lambda: Telemetry("example.org/mytool", "1").histogram("a", ()),
+        lambda: Telemetry("example.org/mytool", "1").stack("a", "x"),  # type: ignore[arg-type]  # As above.
+    ],
+)
+def test_argument_of_another_type_is_wrong_use(use: Callable[[], object]) -> None:
+    """Whatever is given, an author reads what is allowed."""
+    with pytest.raises(WrongUse, match="allowed is"):
+        use()

@@ -101,13 +101,10 @@ class OsDisk:
 
     def sweep(self, folder: str, before: float) -> None:
         """Remove unfinished files of killed processes."""
-        try:
-            entries = list(os.scandir(folder))
-        except FileNotFoundError:
-            return
-        for entry in entries:
-            if entry.name.endswith(_UNFINISHED) and entry.stat().st_mtime < before:
-                self.remove(entry.path)
+        for name in os.listdir(folder) if os.path.isdir(folder) else ():
+            path = os.path.join(folder, name)
+            if name.endswith(_UNFINISHED) and _is_older(path, before):
+                self.remove(path)
 
     def remove_tree(self, path: str) -> None:
         """Remove a folder and all in it."""
@@ -329,6 +326,13 @@ def _leads_to(path: str, descriptor: int) -> bool:
     except FileNotFoundError:
         return False
     return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+
+
+def _is_older(path: str, before: float) -> bool:
+    try:
+        return os.stat(path).st_mtime < before
+    except FileNotFoundError:
+        return False  # It was finished meanwhile.
 
 
 def _sync_folder(folder: str) -> None:

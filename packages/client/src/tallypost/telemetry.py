@@ -22,7 +22,7 @@ from .state_directory import README, StateDirectory, base_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any, Literal
 
     from .consent import Decision, Mode
@@ -67,16 +67,16 @@ class Telemetry:
         disk: Disk | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
+        _require(names.is_application, "application", application, names.APPLICATION_RULE)
         program = program if program is not None else application.rpartition("/")[2]
-        _require(names.is_application(application), "application", application, names.APPLICATION_RULE)
-        _require(names.is_program(program), "program", program, names.PROGRAM_RULE)
-        _require(names.is_label(version), "version", version, "1 to 64 printable characters")
-        _require(default in ("local", "off"), "default", default, '"local" or "off"')
-        _require(uploader in ("process", "thread", "manual"), "uploader", uploader, '"process", "thread" or "manual"')
+        _require(names.is_program, "program", program, names.PROGRAM_RULE)
+        _require(names.is_label, "version", version, "1 to 64 printable characters")
+        _require(("local", "off").__contains__, "default", default, '"local" or "off"')
+        _require(("process", "thread", "manual").__contains__, "uploader", uploader, '"process", "thread" or "manual"')
         if endpoint is not None:
             from .uploads.endpoint import is_endpoint
 
-            _require(is_endpoint(endpoint), "endpoint", endpoint, "an address such as https://telemetry.example.org")
+            _require(is_endpoint, "endpoint", endpoint, "an address such as https://telemetry.example.org")
         self.application, self.version, self.program = application, version, program
         self._endpoint, self._default, self._uploader = endpoint, default, uploader
         self._declaration = os.fspath(declaration) if declaration is not None else None
@@ -99,7 +99,7 @@ class Telemetry:
         Raises:
             WrongUse: the name is outside the grammar.
         """
-        _require(names.is_name(name), "counter", name, names.NAME_RULE)
+        _require(names.is_name, "counter", name, names.NAME_RULE)
         return self._recorder.counter(name)
 
     def histogram(self, name: str, edges: tuple[float, ...]) -> Histogram:
@@ -108,11 +108,10 @@ class Telemetry:
         Raises:
             WrongUse: the name is outside the grammar, or the edges are not rising positive numbers.
         """
-        _require(names.is_name(name), "histogram", name, names.NAME_RULE)
+        _require(names.is_name, "histogram", name, names.NAME_RULE)
+        _require(_are_edges, "edges", edges, "rising positive numbers, such as (0.1, 1, 10)")
         edges = tuple(edges)
-        rising = all(0 < edge < float("inf") for edge in edges) and list(edges) == sorted(edges)
-        buckets = names.histogram_buckets(edges) if edges and rising else ()
-        _require(len(set(buckets)) == len(edges) + 1, "edges", edges, "rising positive numbers, such as (0.1, 1, 10)")
+        buckets = names.histogram_buckets(edges)
         from time import perf_counter
 
         from .counts.histogram import Histogram
@@ -130,8 +129,8 @@ class Telemetry:
         """
         from .counts.stack import StackCounter
 
-        _require(names.is_stack_name(name), "stack", name, names.STACK_RULE)
-        _require(depth in range(1, 33), "depth", depth, "a whole number from 1 to 32")
+        _require(names.is_stack_name, "stack", name, names.STACK_RULE)
+        _require(range(1, 33).__contains__, "depth", depth, "a whole number from 1 to 32")
         stack = self._stacks.get((name, depth))
         if stack is None:
             stack = StackCounter(name, depth, packages=lambda: self._packages(name), recorder=self._recorder)
@@ -146,7 +145,7 @@ class Telemetry:
         """
         from .counts.crash import CountedExceptions
 
-        _require(names.is_name(name), "stack", name, names.NAME_RULE)
+        _require(names.is_name, "stack", name, names.NAME_RULE)
         return CountedExceptions(name, stack=self.stack)
 
     def install_crash_counter(self, name: str = "crash") -> None:
@@ -157,7 +156,7 @@ class Telemetry:
         """
         from .counts import crash
 
-        _require(names.is_name(name), "stack", name, names.NAME_RULE)
+        _require(names.is_name, "stack", name, names.NAME_RULE)
         crash.install(name, stack=self.stack)
 
     # ---------------------------------------------------------------- what the user decides and sees
@@ -338,9 +337,19 @@ class Telemetry:
         return f"<Telemetry {self.application} {self.version}>"
 
 
-def _require(holds: bool, what: str, given: object, allowed: str) -> None:
+def _require(rule: Callable[[Any], bool], what: str, given: object, allowed: str) -> None:
+    try:
+        holds = rule(given)
+    except (TypeError, AttributeError, ValueError):  # Of another type than the rule is about.
+        holds = False
     if not holds:
         raise WrongUse(what, given, allowed)
+
+
+def _are_edges(edges: tuple[float, ...]) -> bool:
+    rising = all(0 < edge < float("inf") for edge in edges) and list(edges) == sorted(edges)
+    # Edges that are spelled alike would be one bucket.
+    return rising and len(edges) > 0 and len(set(names.histogram_buckets(tuple(edges)))) == len(edges) + 1
 
 
 def _platform() -> dict[str, str]:

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 
 class _Kept(msgspec.Struct):
-    """The last upload config, and the ETag it came with."""
+    """The last upload config, the ETag it came with, and the endpoint that gave both."""
 
+    endpoint: str
     etag: str | None
     config: UploadConfig
 
@@ -49,12 +50,13 @@ class KeptConfig:
             OSError: it could not be kept.
         """
         kept = self._kept()
+        etag = kept.etag if kept is not None and kept.endpoint == endpoint else None
         url = f"{endpoint.rstrip('/')}/v1/config/{self._directory.application}"
         try:
-            answer = transport.get(url, kept.etag if kept is not None else None)
+            answer = transport.get(url, etag)
             if answer.status == 200:
                 config = upload_config.decode(answer.body)
-                content = msgspec.json.encode(_Kept(answer.headers.get("etag"), config))
+                content = msgspec.json.encode(_Kept(endpoint, answer.headers.get("etag"), config))
                 self._disk.replace(self._directory.upload_config, content, durable=False)
                 return config
             if answer.status != 304:

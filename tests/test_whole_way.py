@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,6 +112,25 @@ sys.addaudithook(hook)
     told = user.run("python", "-c", watch + user.script(body, "http://127.0.0.1:9").replace("'manual'", "'process'"))
 
     assert b"[]\n" == told.stderr
+    assert not user.state.exists()
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed here; CI has it")
+def test_mode_off_asks_nothing_of_the_system_that_changes_it(user: Any) -> None:
+    """As the kernel sees it: in mode off no file is opened for writing, no socket, no thread, no child."""
+    body = "telemetry.counter('cmd/export').inc(bucket='pdf')\ntelemetry.histogram('a/seconds', (1, 2)).observe(1)"
+    trace = user.folder / "trace"
+    user.environ["TALLYPOST"] = "off"
+    program = user.script(body, "http://127.0.0.1:9").replace("'manual'", "'process'")
+    calls = "open,openat,openat2,creat,mkdir,mkdirat,socket,connect,clone,clone3,fork,vfork,execve"
+
+    command = ["strace", "-f", "-qq", "-o", str(trace), "-e", f"trace={calls}", sys.executable, "-B", "-c", program]
+    subprocess.run(command, env=user.environ, check=True)
+
+    lines = [line.split(" ", 1)[1].strip() for line in trace.read_text().splitlines()]
+    changing = [line for line in lines[1:] if not ("open" in line[:8] and "O_RDONLY" in line and "O_CREAT" not in line)]
+    assert lines[0].startswith("execve(")
+    assert [] == changing
     assert not user.state.exists()
 
 

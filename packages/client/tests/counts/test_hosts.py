@@ -24,6 +24,8 @@ import tallypost
 import tallypost_schema
 from tallypost import Telemetry
 from tallypost import limits as client_limits
+from tallypost.counts.count_file import MemoryCells
+from tallypost.counts.recorder import Recorder
 from tallypost.state_directory import StateDirectory
 from tallypost.testing import FakeClock, FaultyDisk
 
@@ -33,13 +35,17 @@ Counted = Callable[[], dict[str, dict[str, int]]]
 PATHS = [os.path.dirname(os.path.dirname(package.__file__ or "")) for package in (tallypost, tallypost_schema)]
 
 
-def run(tmp_path: Path, body: str, **environ: str) -> subprocess.CompletedProcess[str]:
+def run(tmp_path: Path, body: str, *, first: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
     """A program that has `telemetry` and does `body`, in a process of its own; it must end with 0 and say nothing."""
     program = (
-        "from tallypost import Telemetry\n"
-        "telemetry = Telemetry('example.org/mytool', '1', uploader='manual')\n"
-        "counter = telemetry.counter('cmd/export')\n"
-    ) + textwrap.dedent(body)
+        first
+        + (
+            "from tallypost import Telemetry\n"
+            "telemetry = Telemetry('example.org/mytool', '1', uploader='manual')\n"
+            "counter = telemetry.counter('cmd/export')\n"
+        )
+        + textwrap.dedent(body)
+    )
     path = tmp_path / "program.py"
     path.write_text(program)
     environ = {
@@ -87,6 +93,29 @@ def test_threads_of_64_give_the_exact_sum(application: Start, counted: Counted) 
         sys.setswitchinterval(switch_interval)
 
     assert {"cmd/export": 64_000} == counted()["2026-11-20"]
+
+
+@pytest.mark.long
+def test_threads_of_64_with_100000_each_give_the_exact_sum(application: Start, counted: Counted) -> None:
+    """The same in full: 6,400,000 increments."""
+    exports = application().counter("cmd/export")
+
+    def work() -> None:
+        for _ in range(100_000):
+            exports.inc()
+
+    switch_interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    threads = [threading.Thread(target=work) for _ in range(64)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(switch_interval)
+
+    assert {"cmd/export": 6_400_000} == counted()["2026-11-20"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no page is wiped at a fork")
@@ -232,6 +261,49 @@ def test_reload_of_the_library_does_no_harm(tmp_path: Path) -> None:
 
     went_well(done)
     assert 3 == total(tmp_path)
+
+
+def test_interpreter_without_a_global_lock_counts_under_the_recorders(clock: FakeClock) -> None:
+    """Where an increment is no single step no cell is handed out: each increment takes the recorder's lock."""
+    cells = MemoryCells()
+    recorder = Recorder(take=lambda now: cells, clock=clock, gil=False)
+    counter = recorder.counter("cmd/export")
+    threads = [threading.Thread(target=lambda: [counter.inc(bucket="pdf") for _ in range(500)]) for _ in range(8)]
+
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert counter._cell is None
+    assert {"cmd/export": 4000, "cmd/export:pdf": 4000} == {name: cell[0] for name, cell in cells.cells.items()}
+
+
+@pytest.mark.parametrize("patched", ["before", "after"])
+def test_greenlets_and_their_threads_count(tmp_path: Path, patched: str) -> None:
+    """A program that gevent has patched, before or after it loaded the library, counts right."""
+    patch = "from gevent import monkey; monkey.patch_all()\n"
+    body = """
+        import gevent, threading
+        from gevent.threadpool import ThreadPool
+
+        def work():
+            for _ in range(100):
+                counter.inc(bucket="pdf")
+                gevent.sleep(0)
+
+        pool = ThreadPool(4)
+        real = [pool.spawn(lambda: [counter.inc() for _ in range(1000)]) for _ in range(4)]
+        gevent.joinall([gevent.spawn(work) for _ in range(20)])
+        gevent.joinall(real)
+        """
+
+    done = run(
+        tmp_path, (patch if patched == "after" else "") + textwrap.dedent(body), first=patch * (patched == "before")
+    )
+
+    went_well(done)
+    assert 6000 == total(tmp_path)
 
 
 def test_subinterpreter_does_no_harm(tmp_path: Path) -> None:
@@ -382,6 +454,23 @@ def test_many_short_processes_leave_as_many_files_as_ran_at_once(tmp_path: Path)
     assert [0] * 40 == codes
     assert 40 == total(tmp_path)
     assert len(list((tmp_path / "state" / "example.org" / "mytool" / "counts").iterdir())) <= 8
+
+
+@pytest.mark.long
+def test_short_processes_200_at_once_count_each_in_a_file_of_its_own_or_one_after_the_other(tmp_path: Path) -> None:
+    """However many start at once, no count is lost, and there are no more files than processes."""
+    program = (
+        "from tallypost import Telemetry\n"
+        "Telemetry('example.org/mytool', '1', uploader='manual').counter('cmd/export').inc()"
+    )
+    environ = {"TALLYPOST_DIR": str(tmp_path / "state"), "TALLYPOST": "local", "PYTHONPATH": os.pathsep.join(PATHS)}
+
+    processes = [subprocess.Popen([sys.executable, "-c", program], env=environ) for _ in range(200)]
+    codes = {process.wait() for process in processes}
+
+    assert {0} == codes
+    assert 200 == total(tmp_path)
+    assert len(list((tmp_path / "state" / "example.org" / "mytool" / "counts").iterdir())) <= 200
 
 
 def _short_process(folder: str) -> int:

@@ -33,8 +33,11 @@ COUNT_MAX = 2**53 - 1
 class Recorder:
     """All counters of one process, and the file that they count in."""
 
-    def __init__(self, *, take: Callable[[float], Cells], clock: Clock) -> None:
-        """`take` opens the count file for an instant; any error of it means counting in memory for a while."""
+    def __init__(self, *, take: Callable[[float], Cells], clock: Clock, gil: bool | None = None) -> None:
+        """`take` opens the count file for an instant; any error of it means counting in memory for a while.
+
+        `gil` says whether this interpreter has a global lock; as it is, if not given.
+        """
         self._take, self._clock = take, clock
         self._counters: dict[str, Counter] = {}
         self._attached: dict[str, Counter] = {}
@@ -46,7 +49,7 @@ class Recorder:
         self._lock = RLock()
         self._busy = False
         # Without a GIL an increment is no single step: no counter keeps a cell, and each takes the lock.
-        self._hands_out_cells = getattr(sys, "_is_gil_enabled", lambda: True)()
+        self._hands_out_cells = getattr(sys, "_is_gil_enabled", lambda: True)() if gil is None else gil
         self.memory_reason: str | None = None
 
     def counter(self, name: str) -> Counter:
@@ -95,6 +98,12 @@ class Recorder:
             self.change_file()
             cells, self._cells = self._cells, MemoryCells()
             cells.close()
+
+    def between_files(self, change: Callable[[], object]) -> None:
+        """Give the file up, and call `change` before another one is taken: what `testing.capture` needs."""
+        with self._lock:
+            self.close()
+            change()
 
     def _count_bucket(self, plain: Counter, n: int, bucket: object) -> None:
         full = f"{plain.name}:{bucket}"

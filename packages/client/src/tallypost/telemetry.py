@@ -14,7 +14,6 @@ from tallypost_schema import names
 
 from . import losses
 from .clock import SystemClock, day_of
-from .consent import SYSTEM_FILE, decide, is_test_runner
 from .counts.recorder import Recorder
 from .disk import OsDisk, text_of
 from .errors import NoStateDirectory, WrongUse
@@ -225,7 +224,7 @@ class Telemetry:
 
     def _take(self, now: float) -> Cells:
         """Open this process's count file for the day of `now`; in mode *off* cells that nobody will read."""
-        from .counts.count_file import NoCells
+        from .counts.memory_cells import NoCells
         from .counts.slots import take
 
         decision = self._decide()
@@ -253,6 +252,8 @@ class Telemetry:
         return file
 
     def _decide(self) -> Decision:
+        from .consent import SYSTEM_FILE, decide, is_test_runner
+
         return decide(
             default=self._default,
             system_file=self._said(SYSTEM_FILE),

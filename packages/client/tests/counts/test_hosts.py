@@ -24,7 +24,7 @@ import tallypost
 import tallypost_schema
 from tallypost import Telemetry
 from tallypost import limits as client_limits
-from tallypost.counts.count_file import MemoryCells
+from tallypost.counts.memory_cells import MemoryCells
 from tallypost.counts.recorder import Recorder
 from tallypost.state_directory import StateDirectory
 from tallypost.testing import FakeClock, FaultyDisk

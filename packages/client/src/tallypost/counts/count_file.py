@@ -174,32 +174,5 @@ class WrittenFile:
         self._written.close()
 
 
-class MemoryCells:
-    """The same cells without a file: nothing here survives the process."""
-
-    hands_out = True
-
-    def __init__(self) -> None:
-        self.cells: dict[str, memoryview] = {}
-
-    def cell(self, name: str) -> memoryview | None:
-        """The cell of `name`, made if need be; None if there are too many."""
-        cell = self.cells.get(name)
-        if cell is None and len(self.cells) < limits.names_per_file_max:
-            cell = self.cells[name] = memoryview(bytearray(8)).cast("Q")
-        # A view of it, since the counter releases what it is given.
-        return cell[:] if cell is not None else None
-
-    def added(self, name: str) -> None:
-        """Nothing is left to do."""
-
-    def close(self) -> None:
-        """Nothing to give up."""
-
-
-class NoCells(MemoryCells):
-    """The cells of mode *off*: what is counted in them is never carried anywhere."""
-
-
 def _padded(length: int) -> int:
     return -(-length // 8) * 8

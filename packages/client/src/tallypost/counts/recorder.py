@@ -14,9 +14,9 @@ from tallypost_schema import names
 
 from .. import limits, losses
 from ..clock import day_bounds
-from .count_file import MemoryCells
 from .counter import Counter
 from .fork_mark import fork_mark, plain_mark
+from .memory_cells import MemoryCells
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

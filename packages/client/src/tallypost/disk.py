@@ -7,6 +7,7 @@ Never   knows what a file means.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -128,8 +129,8 @@ class OsDisk:
             return None
         try:
             # Between opening and locking the reporter may have folded the file and removed it: then the lock is
-            # on a file that nobody will ever read.
-            if _lock(descriptor) and _leads_to(path, descriptor):
+            # on a file that nobody will ever read. An empty file, from a power cut, cannot be mapped.
+            if _lock(descriptor) and _leads_to(path, descriptor) and os.fstat(descriptor).st_size > 0:
                 return OsBlock(descriptor)
         except BaseException:
             os.close(descriptor)
@@ -139,17 +140,24 @@ class OsDisk:
 
     def create_block(self, path: str, content: bytes, size: int) -> OsBlock | None:
         """Make, lock and map a file of `size` reserved bytes that begins with `content`."""
-        unfinished = _unfinished(path)
-        descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | _CLOEXEC, _FILE_MODE)
+        # Windows gives no second name to a file that is mapped, and removes none: there it has its own from the start,
+        # and who looks at it before its header is whole takes it for damaged, and goes on.
+        unfinished = path if sys.platform == "win32" else _unfinished(path)
         try:
-            _reserve(descriptor, 0, size)
-            os.pwrite(descriptor, content, 0) if hasattr(os, "pwrite") else os.write(descriptor, content)
+            descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | _CLOEXEC, _FILE_MODE)
+        except FileExistsError:
+            return None
+        try:
             _lock(descriptor)  # Before it has its name: nobody else ever sees it unlocked.
+            _write_at(descriptor, 0, content)
+            _reserve(descriptor, len(content), size - len(content))
             block = OsBlock(descriptor)
         except BaseException:
             os.close(descriptor)
             os.unlink(unfinished)
             raise
+        if unfinished == path:
+            return block
         try:
             os.link(unfinished, path)
         except FileExistsError:
@@ -195,13 +203,7 @@ class OsWritten:
 
     def write_at(self, place: int, content: bytes) -> None:
         """Have the kernel take `content` at a place."""
-        if hasattr(os, "pwrite"):
-            written = os.pwrite(self._descriptor, content, place)
-        else:
-            os.lseek(self._descriptor, place, os.SEEK_SET)
-            written = os.write(self._descriptor, content)
-        if written != len(content):
-            raise OSError(28, "no space left on device")
+        _write_at(self._descriptor, place, content)
 
     def close(self) -> None:
         """Close it."""
@@ -237,10 +239,18 @@ class OsBlock:
         self._map = mmap.mmap(self._descriptor, size)
         self.view = memoryview(self._map)
 
-    def unlink(self, path: str) -> None:
-        """Remove the file while it is locked."""
-        if _leads_to(path, self._descriptor):
+    def remove(self, path: str) -> bool:
+        """Remove the file, if the path still leads to it, and close."""
+        ours = _leads_to(path, self._descriptor)
+        if ours and sys.platform != "win32":
             os.unlink(path)
+        self.close()
+        if ours and sys.platform == "win32":
+            try:
+                os.unlink(path)
+            except PermissionError:
+                return False  # Somebody took it in that instant: it stays.
+        return ours
 
     def close(self) -> None:
         """Unmap, close, and give up the lock unless a parent process shares it."""
@@ -307,6 +317,16 @@ def _write_unfinished(path: str, content: bytes, *, durable: bool) -> str:
         raise
     os.close(descriptor)
     return unfinished
+
+
+def _write_at(descriptor: int, place: int, content: bytes) -> None:
+    if hasattr(os, "pwrite"):
+        written = os.pwrite(descriptor, content, place)
+    else:
+        os.lseek(descriptor, place, os.SEEK_SET)
+        written = os.write(descriptor, content)
+    if written != len(content):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def _reserve(descriptor: int, begin: int, count: int) -> None:

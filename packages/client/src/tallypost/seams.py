@@ -102,13 +102,19 @@ class Block(Protocol):
     view: memoryview
 
     def grow(self, size: int) -> None:
-        """Reserve and map `size` bytes; earlier views of it are void."""
+        """Reserve and map `size` bytes; what is written to earlier views still reaches the file."""
 
-    def unlink(self, path: str) -> None:
-        """Remove the file while it is locked."""
+    def remove(self, path: str) -> bool:
+        """Remove the file, if the path still leads to it, and close; False where it stays.
+
+        It is locked until it is gone, except where the system removes no file that is open.
+        """
 
     def close(self) -> None:
-        """Unmap, close, and give up the lock; after a fork the parent keeps it when its child closes."""
+        """Unmap, close, and give up the lock; after a fork the parent keeps it when its child closes.
+
+        While a view is still held somewhere the lock may outlive this, until that view is gone.
+        """
 
 
 class Random(Protocol):

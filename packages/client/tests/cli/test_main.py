@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -217,12 +220,96 @@ def test_show_as_json_has_the_promised_shape(command: Command, counted_yesterday
     )
 
 
-def test_show_for_people_has_names_and_numbers(command: Command, counted_yesterday: str) -> None:
-    """A line a name."""
+def test_show_for_people_is_a_table_of_today_and_the_week(command: Command, counted_yesterday: str) -> None:
+    """A line a name; what goes into a pipe is the same table."""
     said = command("show")
 
-    assert counted_yesterday in said.text
-    assert ["3", "cmd/export"] == said.text.splitlines()[-1].split()
+    assert (0, "") == (said.status, said.err)
+    assert [["name", "bucket", "today", "this", "week"], ["cmd/export", "0", "3"]] == [
+        line.split() for line in said.text.splitlines()
+    ]
+
+
+def test_show_with_days_has_a_column_each(command: Command, counted_yesterday: str) -> None:
+    """Up to seven of them, and their sum."""
+    said = command("show", "--days", "2")
+
+    assert [["name", "bucket", counted_yesterday[5:], "today", "2", "days"], ["cmd/export", "3", "0", "3"]] == [
+        line.split() for line in said.text.splitlines()
+    ]
+
+
+def test_show_with_a_part_of_names_has_only_those(command: Command, counted_yesterday: str) -> None:
+    """In the table and in the facts, whose shape stays."""
+    assert ["cmd/export", "0", "3"] == command("show", "port").text.splitlines()[-1].split()
+    assert [counted_yesterday] == [day["day"] for day in json.loads(command("show", "port", "--json").out)["days"]]
+    assert {"days": []} == json.loads(command("show", "import", "--json").out)
+    assert {"days": []} == json.loads(command("show", "--days", "1", "--json").out)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("import",), 'Nothing whose name contains "import" has been counted.'),
+        (("--days", "1"), "Nothing has been counted today; --days 2 shows more."),
+    ],
+)
+def test_show_of_nothing_says_why_on_standard_error(
+    command: Command, counted_yesterday: str, words: tuple[str, ...], sentence: str
+) -> None:
+    """An empty table is exit 0, and the word about it is no part of the result."""
+    said = command("show", *words)
+
+    assert (0, b"", f"{sentence}\n") == (said.status, said.out, said.err)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--days", "0"), ("--days", "x"), ("--days", "9999"), ("--watch", "0"), ("--watch", "nan"), ("--watch", "cmd/")],
+)
+def test_show_used_wrongly_exits_2_and_says_what_is_allowed(command: Command, words: tuple[str, ...]) -> None:
+    """Also a name that was taken for the seconds."""
+    said = command("--app", APPLICATION, "show", *words)
+
+    assert (2, b"") == (said.status, said.out)
+    assert "allowed are" in said.err
+
+
+def test_show_watched_through_a_pipe_writes_each_change_once(counted_yesterday: str, base: Path) -> None:
+    """As lines of JSON, each with the promised shape; Ctrl-C is exit 0."""
+    words = ["--dir", str(base), "show", "--json", "--watch", "0.1"]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TALLYPOST": "on"}
+    watching = subprocess.Popen(
+        [sys.executable, "-u", "-m", "tallypost", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ
+    )
+    assert watching.stdout is not None
+    assert watching.stderr is not None
+
+    first = watching.stdout.readline()
+    later = Telemetry(APPLICATION, "1.2.3", dir=base, environ={"TALLYPOST": "on"}, uploader="manual")
+    later.counter("cmd/open").inc()
+    second = watching.stdout.readline()
+    watching.send_signal(signal.SIGINT)
+    rest, err = watching.communicate(timeout=20)
+    later.close()
+
+    assert (0, b"") == (watching.returncode, err)
+    assert [counted_yesterday] == [day["day"] for day in json.loads(first)["days"]]
+    assert 2 == len(json.loads(second)["days"])
+    assert b"" == rest
+
+
+def test_show_whose_reader_ends_is_quiet_about_it(counted_yesterday: str, base: Path) -> None:
+    """`tallypost show | head` has no traceback and no complaint."""
+    words = [sys.executable, "-m", "tallypost", "--dir", str(base), "show", "--watch", "0.1"]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TALLYPOST": "on"}
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    watching = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, env=environ, timeout=20, check=False)
+    os.close(writing)
+
+    assert (1, b"") == (watching.returncode, watching.stderr)
 
 
 def test_report_prints_the_files_that_it_made(
@@ -369,3 +456,13 @@ def test_module_run_as_a_program_is_the_command(tmp_path: Path) -> None:
 
     assert (2, "") == (done.returncode, done.stdout)
     assert "no application has counted" in done.stderr
+
+
+def test_page_of_the_commands_has_each_of_them_with_its_example() -> None:
+    """A section a command, in the order of ``--help``, each with the example that the help has."""
+    page = (Path(__file__).resolve().parents[4] / "docs" / "client" / "commands.md").read_text()
+
+    sections = re.findall(r"^### `tallypost ([a-z]+)", page, re.MULTILINE)
+
+    assert list(COMMANDS) == sections
+    assert [] == [example for _, example in COMMANDS.values() if f"$ {example}\n" not in page]

@@ -149,8 +149,7 @@ def test_file_removed_between_open_and_lock_is_not_taken(tmp_path: Path) -> None
     disk = OsDisk()
     block = disk.open_block(str(path))
     assert block is not None
-    block.unlink(str(path))
-    block.close()
+    block.remove(str(path))
 
     assert disk.open_block(str(path)) is None
 

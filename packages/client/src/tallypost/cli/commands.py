@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,16 +20,19 @@ from tallypost_schema.errors import DeclarationInvalid
 
 from ..clock import SystemClock, day_of
 from ..daily import Daily
+from . import table
+from .watch import watch_changes, watch_terminal
 
 if TYPE_CHECKING:
     from ..consent import Mode
+    from ..seams import Clock
 
 COMMANDS = {
     "status": ("the mode, what decided it, where the files are, what waits, what was lost", "tallypost status --json"),
     "on": ("say yes: what is counted from tomorrow on may be posted", "tallypost --app example.org/mytool on"),
     "local": ("count for yourself alone: nothing is posted", "tallypost local"),
     "off": ("say no: nothing is counted, nothing is posted", "tallypost off"),
-    "show": ("what has been counted, today included", "tallypost show --json"),
+    "show": ("what has been counted, today included", "tallypost show --days 3 export/"),
     "report": ("make the local reports of the days that are over, now", "tallypost report"),
     "preview": ("print the exact bytes of each document that would be posted next", "tallypost preview"),
     "upload": ("report, and post what may leave, now", "tallypost upload"),
@@ -82,21 +86,49 @@ def off(daily: Daily, *, as_json: bool) -> int:
     return _set_mode(daily, "off", as_json)
 
 
-def show(daily: Daily, *, as_json: bool) -> int:
-    """Counts by day and program."""
-    facts = daily.show()
-    if as_json:
-        print(json.dumps(facts))
+def show(
+    daily: Daily, *, as_json: bool, clock: Clock, name: str = "", days: int | None = None, every: float | None = None
+) -> int:
+    """Counts by name and day; with `every` again and again, so many seconds apart."""
+    application = daily.directory.application
+
+    def draw(width: int | None = None) -> list[str]:
+        today = day_of(clock.now())
+        facts = table.chosen(daily.show(), name=name)
+        if as_json:
+            window = table.last_days(today, days) if days is not None else None
+            return [json.dumps(table.chosen(facts, days=window))]
+        return table.lines(facts, today=today, days=days, width=width)
+
+    # A terminal is as wide as it is; what goes into a file or a pipe is not shortened.
+    is_terminal = sys.stdout.isatty() and not as_json
+    if every is not None and is_terminal:
+        size = shutil.get_terminal_size
+        watch_terminal(draw, title=application, seconds=every, clock=clock, out=sys.stdout, size=size)
         return 0
-    if not facts["days"]:
-        print("Nothing has been counted.", file=sys.stderr)
-    for day in facts["days"]:
-        print(day["day"])
-        for program in day["programs"]:
-            print(f"  {program['program']} {program['version']} (Python {program['python']}, {program['os']})")
-            for name, n in {**program["counters"], **program["stacks"]}.items():
-                print(f"  {n:>12,}  {name}".replace("\n", "\n" + " " * 18))
+    if every is not None:
+        # The empty line tells one table from the next; a line of JSON needs none.
+        watch_changes(draw if as_json else lambda: [*draw(), ""], seconds=every, clock=clock, out=sys.stdout)
+        return 0
+    drawn = draw(shutil.get_terminal_size().columns if is_terminal else None)
+    for line in drawn:
+        print(line)
+    if not drawn:
+        print(_nothing(daily.show(), name, day_of(clock.now()), days), file=sys.stderr)
     return 0
+
+
+def _nothing(facts: dict[str, Any], name: str, today: str, days: int | None) -> str:
+    """Why the table is empty, and what would show more."""
+    counted = [day["day"] for day in table.chosen(facts, name=name)["days"]]
+    what = f'Nothing whose name contains "{name}"' if name else "Nothing"
+    if not counted:
+        return f"{what} has been counted."
+    oldest = datetime.date.fromisoformat(today) - datetime.date.fromisoformat(counted[0])
+    if oldest.days < 0:
+        return f"{what} has been counted but on days to come, first {counted[0]}: a clock was wrong; --json shows it."
+    since = "today" if days == 1 else f"in the last {days or table.DAYS} days"
+    return f"{what} has been counted {since}; --days {oldest.days + 1} shows more."
 
 
 def report(daily: Daily, *, as_json: bool) -> int:

@@ -8,16 +8,24 @@ Never   knows how a thing is done (``daily.py``), nor how it looks (``commands.p
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
 
 from tallypost_schema import names
 
+from ..clock import SystemClock
 from ..errors import NoApplication, TallypostError
 from ..installed import daily_of, only_application
 from ..state_directory import base_directory
 from . import commands
+from .watch import SECONDS
+
+# Ten years: further back than reports are kept, and near enough for the calendar.
+DAYS_MAX = 3650
+# Quicker than this is work for nothing: nobody reads so fast. Slower than a day is another command.
+SECONDS_MIN, SECONDS_MAX = 0.1, 86_400.0
 
 _EXAMPLES = """\
 examples:
@@ -37,11 +45,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return commands.check(given.file, as_json=given.json)
         base = given.dir or base_directory(os.environ)
         application = given.app or only_application(base)
-        daily = daily_of(base, application, environ=os.environ)
+        clock = SystemClock(os.environ)
+        daily = daily_of(base, application, environ=os.environ, clock=clock)
+        if given.command == "show":
+            return commands.show(
+                daily, as_json=given.json, clock=clock, name=given.name, days=given.days, every=given.watch
+            )
         return int(getattr(commands, given.command.replace("-", "_"))(daily, as_json=given.json))
     except NoApplication as problem:
         print(f"tallypost: {problem}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Whoever read this (`head`, a pager) has enough. Closed here, or the interpreter would complain at its end.
+        with contextlib.suppress(OSError):
+            sys.stdout.close()
+        return 1
     except (TallypostError, OSError) as problem:
         print(f"tallypost: {problem}", file=sys.stderr)
         return 1
@@ -70,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
             epilog=f"example:\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        if name == "check":
+        if name == "show":
+            _add_show(word)
+        elif name == "check":
             word.add_argument("file", metavar="FILE", help="a telemetry.toml")
     return parser
 
@@ -84,6 +104,42 @@ def _add_global(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dir", metavar="DIR", help="the folder of state directories, as TALLYPOST_DIR")
     parser.add_argument("--json", action="store_true", help="facts as JSON on standard output")
+
+
+def _add_show(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", nargs="?", default="", help="only names that contain this")
+    parser.add_argument(
+        "--days",
+        type=_days,
+        metavar="N",
+        help="the last N days instead of the week: up to 7 with a column each, more as a sum",
+    )
+    parser.add_argument(
+        "--watch",
+        type=_seconds,
+        metavar="SECONDS",
+        nargs="?",
+        const=SECONDS,
+        help=f"show it again every so many seconds ({SECONDS:g}), until Ctrl-C",
+    )
+
+
+def _days(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= DAYS_MAX):
+        raise argparse.ArgumentTypeError(f"it is {text[:20]!a}, allowed are whole numbers from 1 to {DAYS_MAX}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not SECONDS_MIN <= seconds <= SECONDS_MAX:
+        raise argparse.ArgumentTypeError(
+            f"it is {text[:20]!a}, allowed are numbers from {SECONDS_MIN:g} to {SECONDS_MAX:g}; a NAME comes before it"
+        )
+    return seconds
 
 
 def _application(text: str) -> str:

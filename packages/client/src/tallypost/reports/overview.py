@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from tallypost_schema import limits
 from tallypost_schema.documents import Program
 from tallypost_schema.own import PREFIX
 
@@ -25,7 +26,7 @@ def days_of(seen: Look) -> dict[str, Any]:
     for day, program, counts in _everything(seen):
         total = days.setdefault(day, {}).setdefault(program, {})
         for name, n in counts.items():
-            total[name] = total.get(name, 0) + n
+            total[name] = min(total.get(name, 0) + n, limits.count_max)
     return {
         "days": [
             {"day": day, "programs": [_shown(program, counts) for program, counts in programs.items()]}
@@ -41,7 +42,7 @@ def losses_of(seen: Look) -> dict[str, int]:
         for name, n in counts.items():
             if name.startswith(PREFIX):
                 reason = name.removeprefix(PREFIX)
-                found[reason] = found.get(reason, 0) + n
+                found[reason] = min(found.get(reason, 0) + n, limits.count_max)
     if seen.damaged:
         found[losses.DAMAGED_COUNT_FILES] = len(seen.damaged)
     return found

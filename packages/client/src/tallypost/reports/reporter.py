@@ -94,12 +94,11 @@ class Reporter:
         block = self._disk.open_block(file.path)
         if block is None:
             return  # Its owner lives: the file stays, and what it still counts goes into a later report.
-        try:
-            # Read again under the lock: the owner may have counted, and ended, since the look.
-            now = read(file.path, bytes(block.view))
-            if isinstance(now, Counted) and now.file == file.file and _is_within(now, through):
-                block.unlink(file.path)
-        finally:
+        # Read again under the lock: the owner may have counted, and ended, since the look.
+        now = read(file.path, bytes(block.view))
+        if isinstance(now, Counted) and now.file == file.file and _is_within(now, through):
+            block.remove(file.path)
+        else:
             block.close()
 
     def _retain(self, seen: Look) -> None:

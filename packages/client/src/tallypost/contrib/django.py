@@ -1,0 +1,97 @@
+"""Counts the requests of a Django site.
+
+Takes   requests, on their way through Django's middlewares; the setting ``TALLYPOST``.
+Gives   counts of route (``users.<id>``), method, class of status, seconds, exceptions of views.
+Never   changes a request or an answer; without the setting, or if what it names cannot be had, it is not there at all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
+from django.core.exceptions import MiddlewareNotUsed
+from django.utils.module_loading import import_string
+
+from . import bounded
+from .http import EDGES, HttpCounters
+from .words import NONE, OTHER, route_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_RAISED = "_tallypost_raised"
+
+
+class TallypostMiddleware:
+    """To stand first in ``MIDDLEWARE``, so that it sees what the others do. A subclass changes prefix, edges, limit."""
+
+    sync_capable = True
+    async_capable = True
+    prefix = "http"
+    edges = EDGES
+    limit = bounded.buckets_max
+
+    def __init__(self, get_response: Callable[[Any], Any]) -> None:
+        self.get_response = get_response
+        telemetry = getattr(settings, "TALLYPOST", None)
+        try:
+            if isinstance(telemetry, str):
+                telemetry = import_string(telemetry)
+        except Exception as problem:
+            # Django leaves such a middleware out, and says so in its log while DEBUG is on.
+            raise MiddlewareNotUsed(f"TALLYPOST names what cannot be imported: {problem!r}") from problem
+        if telemetry is None:
+            raise MiddlewareNotUsed("the setting TALLYPOST names no telemetry object")
+        self._counters = HttpCounters(telemetry, prefix=self.prefix, edges=self.edges, limit=self.limit)
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
+            markcoroutinefunction(self)
+        self.problem: Exception | None = None
+
+    def __call__(self, request: Any) -> Any:
+        """Have the site answer, and count when the answer is made; a streaming one is sent after that."""
+        if self._is_async:
+            return self._answer(request)
+        begin, status = self._counters.now(), None
+        try:
+            response = self.get_response(request)
+            status = getattr(response, "status_code", None)
+            return response
+        finally:
+            self._count(request, begin, status)
+
+    async def _answer(self, request: Any) -> Any:
+        begin, status = self._counters.now(), None
+        try:
+            response = await self.get_response(request)
+            status = getattr(response, "status_code", None)
+            return response
+        finally:
+            self._count(request, begin, status)
+
+    def process_exception(self, request: Any, exception: Exception) -> None:
+        """Know that a view raised; others decide what becomes of it."""
+        setattr(request, _RAISED, True)
+
+    def _count(self, request: Any, begin: float, status: int | None) -> None:
+        try:
+            raised = bool(getattr(request, _RAISED, False))
+            self._counters.count(
+                begin=begin, method=request.method, status=status, route=_route(request), raised=raised
+            )
+        except Exception as problem:  # noqa: BLE001  # A request of another shape: the answer is made all the same.
+            self.problem = problem
+
+
+def _route(request: Any) -> str:
+    """The template of the route; where it is a regular expression that does not fit, the name of the view."""
+    match = getattr(request, "resolver_match", None)
+    if match is None:
+        return NONE
+    template = str(match.route)
+    if route_of(template) is not None:
+        return template
+    return str(match.view_name) if match.url_name else OTHER

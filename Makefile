@@ -27,7 +27,7 @@ $(READY): $(MANIFESTS)
 
 .PHONY: test
 test: $(READY)
-	$(BIN)/python -m pytest -m "not system and not long"
+	$(BIN)/python -m pytest -m "not system and not long" --numprocesses 2 --dist loadfile
 
 .PHONY: coverage
 coverage: $(READY)

@@ -158,6 +158,7 @@ class OsDisk:
             raise
         if unfinished == path:
             return block
+        self.reach("before_block_link")
         try:
             os.link(unfinished, path)
         except FileExistsError:

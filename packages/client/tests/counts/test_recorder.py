@@ -146,6 +146,21 @@ def test_full_disk_counts_in_memory_and_goes_on_in_a_file_when_there_is_room(
     assert {"cmd/export": 3, "cmd/export:pdf": 1} == counted()["2026-11-20"]
 
 
+def test_counting_in_memory_is_said_once_at_debug(
+    application: Start, disk: FaultyDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who looks for it finds it in the host's log, once; nobody else hears of it."""
+    exports = application().counter("cmd/export")
+    disk.fail(OSError(errno.ENOSPC, "No space left on device"))
+
+    with caplog.at_level("DEBUG"):
+        for n in range(5):
+            exports.inc(bucket=str(n))
+
+    assert ["counting in memory: OSError: [Errno 28] No space left on device"] == caplog.messages
+    assert {"DEBUG"} == {record.levelname for record in caplog.records}
+
+
 @pytest.mark.parametrize("kind", ["a file", "read-only", "missing parent that cannot be made"])
 def test_directory_that_cannot_be_used_means_memory(
     tmp_path: Path, application: Start, base: Path, declaration: Path, kind: str

@@ -51,6 +51,7 @@ class Recorder:
         # Without a GIL an increment is no single step: no counter keeps a cell, and each takes the lock.
         self._hands_out_cells = getattr(sys, "_is_gil_enabled", lambda: True)() if gil is None else gil
         self.memory_reason: str | None = None
+        self._has_said = False
 
     def counter(self, name: str) -> Counter:
         """The one counter of that name in this process."""
@@ -70,6 +71,8 @@ class Recorder:
                 if bucket is not None:
                     self._count_bucket(counter, n, bucket)
                 self._queue(counter, n)
+            if self.memory_reason is not None and not self._has_said:
+                self._say(self.memory_reason)
         except Exception as problem:  # noqa: BLE001  # The host must not notice; the reason is kept for `status`.
             self.memory_reason = f"{type(problem).__name__}: {problem}"
 
@@ -104,6 +107,13 @@ class Recorder:
         with self._lock:
             self.close()
             change()
+
+    def _say(self, reason: str) -> None:
+        """Tell the host's log once, at DEBUG. Outside of the lock: a handler may count, in whichever thread."""
+        self._has_said = True
+        logging = sys.modules.get("logging")  # Nobody listens where it is not loaded, and loading it would be felt.
+        if logging is not None:
+            logging.getLogger("tallypost").debug("counting in memory: %s", reason)
 
     def _count_bucket(self, plain: Counter, n: int, bucket: object) -> None:
         full = f"{plain.name}:{bucket}"

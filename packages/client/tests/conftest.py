@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from tallypost.state_directory import StateDirectory
 from tallypost.testing import FakeClock, FakeRandom, FaultyDisk
 
 APPLICATION = "example.org/mytool"
+
+# A shell that runs the tests in the background has SIGINT ignored, and each program that a test starts inherits it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DECLARATION = """
 application = "example.org/mytool"

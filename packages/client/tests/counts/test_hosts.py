@@ -376,6 +376,22 @@ def test_file_system_that_is_not_trusted_gets_a_file_written_to(
     assert 1 == len(os.listdir(directory.counts))
 
 
+def test_counts_in_memory_reach_a_written_file(
+    application: Start, counted: Counted, disk: FaultyDisk, clock: FakeClock
+) -> None:
+    """Several names that were counted in memory are carried over there too."""
+    disk.trusted = False
+    exports = application().counter("cmd/export")
+    disk.fail(OSError(28, "No space left on device"))
+    exports.inc(bucket="pdf")
+    disk.fail(None)
+    clock.sleep(client_limits.memory_seconds_max)
+
+    exports.inc()
+
+    assert {"cmd/export": 2, "cmd/export:pdf": 1} == counted()["2026-11-20"]
+
+
 def test_written_file_is_folded_after_two_days_of_silence(
     application: Start, directory: StateDirectory, disk: FaultyDisk, clock: FakeClock
 ) -> None:

@@ -190,10 +190,14 @@ class Recorder:
     def _carry_over(self, old: MemoryCells) -> None:
         """What was counted in memory on this very day goes into the file that could be opened at last."""
         for name, cell in old.cells.items():
-            target = self._cell(name)
-            if target is not None:
-                _add_to(target, cell[0])
-                self._cells.added(name)
+            self._carry(name, cell[0])
+
+    def _carry(self, name: str, n: int) -> None:
+        # By itself, so that no view of one cell is left when the next one makes its file's content grow.
+        target = self._cell(name)
+        if target is not None:
+            _add_to(target, n)
+            self._cells.added(name)
 
     def _detach_all(self) -> None:
         attached, self._attached = self._attached, {}

@@ -9,8 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tallypost import Telemetry, WrongUse
-from tallypost.counts import recorder
+from tallypost import Telemetry, WrongUse, limits
 from tallypost.counts.counter import Counter
 from tallypost.testing import FakeClock, FaultyDisk
 
@@ -141,21 +140,70 @@ def test_inc_with_and_without_bucket_in_threads_gives_the_exact_sum(application:
     assert 44000 == counted()["2026-11-20"]["cmd/export"]
 
 
-@pytest.mark.parametrize("function", [Counter.inc, recorder._add_to])
-def test_inc_reads_and_writes_its_cell_without_a_call_in_between(function: Callable[..., None]) -> None:
+@pytest.mark.parametrize("function", [Counter.inc, Counter.add, Counter.attach])
+def test_inc_reads_and_writes_its_value_without_a_call_in_between(function: Callable[..., None]) -> None:
     """Why threads lose nothing: an interpreter with a GIL switches at calls and backward jumps only, and none is there.
 
-    Each sequence from the load of a cell to the store into it is looked at in the byte code of this Python.
+    Each sequence from the load of a value to its last store is looked at in the byte code of this Python.
     """
     instructions = list(dis.get_instructions(function))
-    stores = [place for place, one in enumerate(instructions) if one.opname.startswith("STORE_SUBSCR")]
+    stores = [place for place, one in enumerate(instructions) if one.opname == "STORE_ATTR" and one.argval == "_value"]
     assert stores
 
     for store in stores:
-        load = max(place for place, one in enumerate(instructions[:store]) if one.argval in ("_cell", "cell"))
+        read = ("_value", "COUNT_MAX", "cell")
+        load = max(place for place, one in enumerate(instructions[:store]) if one.argval in read)
         between = [one.opname for one in instructions[load : store + 1]]
-
         assert not [name for name in between if "CALL" in name or "JUMP" in name or "RESUME" in name]
+
+
+@pytest.mark.parametrize("function", [Counter.inc, Counter.add])
+def test_inc_writes_its_cell_before_its_value(function: Callable[..., None]) -> None:
+    """A cell that is void or full raises before the value that stands for it has changed."""
+    instructions = list(dis.get_instructions(function))
+    values = [place for place, one in enumerate(instructions) if one.opname == "STORE_ATTR" and one.argval == "_value"]
+    cells = [place for place, one in enumerate(instructions) if one.opname.startswith("STORE_SUBSCR")]
+
+    assert len(values) == len(cells)
+    for cell, value in zip(cells, values, strict=True):
+        between = [one.opname for one in instructions[cell + 1 : value]]
+        assert cell < value
+        assert all(name.startswith(("LOAD_FAST", "CACHE", "EXTENDED_ARG")) for name in between)
+
+
+def test_inc_by_a_whole_number_of_another_type_is_counted(application: Start, counted: Counted) -> None:
+    """A count of a numeric library is a whole number too; what it is made of does not stay in the counter."""
+
+    class Whole:
+        def __index__(self) -> int:
+            return 5
+
+        def __radd__(self, other: object) -> object:
+            raise AssertionError
+
+    exports = application().counter("cmd/export")
+
+    exports.inc(Whole())  # type: ignore[arg-type]  # What the test is about.
+    exports.inc(True)
+    exports.inc()
+
+    assert {"cmd/export": 7} == counted()["2026-11-20"]
+
+
+def test_inc_after_names_were_dropped_counts_every_loss(application: Start, counted: Counted) -> None:
+    """The counter of losses is added to by the recorder and by itself, and neither takes anything from the other."""
+    telemetry = application()
+    dropped = telemetry.counter("tallypost/dropped-names")
+    dropped.inc()
+    for n in range(limits.names_per_file_max):
+        telemetry.counter(f"name{n}").inc()
+    before = counted()["2026-11-20"]["tallypost/dropped-names"]
+
+    for name in ("a", "b", "c"):
+        telemetry.counter(name).inc()
+        dropped.inc()
+
+    assert before + 6 == counted()["2026-11-20"]["tallypost/dropped-names"]
 
 
 def test_inc_in_a_signal_handler_during_a_slow_increment_is_counted(

@@ -1,4 +1,4 @@
-"""The fork mark: a byte that is 1 in the process that made it, and 0 in every child, however it was forked.
+"""The fork mark: a byte that is true in the process that made it, and false in every child, however it was forked.
 
 Takes   nothing.
 Gives   a view of one byte, read before each increment.
@@ -15,8 +15,8 @@ import sys
 _MADV_WIPEONFORK = 18
 
 
-def fork_mark() -> memoryview:
-    """A mark of this process; where the system cannot wipe it, it stays 1 in children too."""
+def fork_mark() -> memoryview[bool]:
+    """A mark of this process; where the system cannot wipe it, it stays true in children too."""
     if sys.platform != "linux":
         return plain_mark()
     import mmap
@@ -27,9 +27,9 @@ def fork_mark() -> memoryview:
     except OSError:  # A kernel before 4.14, or no memory.
         return plain_mark()
     page[0] = 1
-    return memoryview(page)[:1]
+    return memoryview(page)[:1].cast("?")
 
 
-def plain_mark() -> memoryview:
+def plain_mark() -> memoryview[bool]:
     """A mark that nothing wipes."""
-    return memoryview(bytearray(b"\1"))
+    return memoryview(bytearray(b"\1")).cast("?")

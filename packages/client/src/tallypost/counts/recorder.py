@@ -14,7 +14,7 @@ from tallypost_schema import names
 
 from .. import limits, losses
 from ..clock import day_bounds
-from .counter import Counter
+from .counter import COUNT_MAX, Counter
 from .fork_mark import fork_mark, plain_mark
 from .memory_cells import MemoryCells
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from .count_file import CountFile, WrittenFile
 
     Cells = CountFile | WrittenFile | MemoryCells
-
-COUNT_MAX = 2**53 - 1
 
 
 class Recorder:
@@ -65,7 +63,8 @@ class Recorder:
         try:
             if not self._ours[0]:
                 self.forget_parent()  # Forked from C: no hook told us.
-            if not isinstance(n, int) or n < 0:
+            n = _whole(n)
+            if n is None or n < 0:
                 self.lose(losses.DROPPED_VALUES)
             elif n > 0:
                 if bucket is not None:
@@ -89,7 +88,7 @@ class Recorder:
     def forget_parent(self) -> None:
         """In a child after a fork: leave the file to the parent, and take one of our own when something is counted."""
         self._lock, self._busy, self._waiting = RLock(), False, []
-        self._ours[0] = 1
+        self._ours[0] = True
         self._detach_all()
         self._begin = self._end = 0.0
         cells, self._cells = self._cells, MemoryCells()
@@ -151,17 +150,17 @@ class Recorder:
             self._open(now)
         cell = self._cell(counter.name)
         if cell is None:
-            counter, cell = self.counter(losses.DROPPED_NAMES), self._cell(losses.DROPPED_NAMES)
+            counter, n = self.counter(losses.DROPPED_NAMES), 1
+            cell = self._cell(counter.name)
             if cell is None:
                 return  # Opening a file makes this cell, so it is there unless that failed, and then it is memory.
-            _add_to(cell, 1)
-            self._cells.added(counter.name)
-            return
-        _add_to(cell, n)
-        self._cells.added(counter.name)
         if self._hands_out_cells and self._cells.hands_out:
             counter.attach(cell, self._begin, self._end, self._ours)
             self._attached[counter.name] = counter
+            counter.add(n)
+        else:
+            _add_to(cell, n)
+        self._cells.added(counter.name)
 
     def _cell(self, name: str) -> memoryview | None:
         try:
@@ -205,9 +204,17 @@ class Recorder:
             counter.detach()
 
 
+def _whole(n: object) -> int | None:
+    """A whole number of whichever type, or None."""
+    if isinstance(n, int):
+        return int(n)
+    index = getattr(type(n), "__index__", None)  # Such as numpy's.
+    return None if index is None else int(index(n))
+
+
 def _add_to(cell: memoryview, n: int) -> None:
-    # As in `Counter.inc` no call lies between read and write: other threads add to this cell without the lock.
+    """Add to a cell that no counter holds."""
     try:
         cell[0] += n
-    except ValueError:  # More than eight bytes hold. Readers take anything from here on for the largest count.
+    except ValueError:  # As in `Counter.add`.
         cell[0] = COUNT_MAX

@@ -15,9 +15,7 @@ from tallypost_schema import names
 from . import losses
 from .clock import SystemClock, day_of
 from .counts.recorder import Recorder
-from .disk import OsDisk, text_of
 from .errors import NoStateDirectory, WrongUse
-from .state_directory import README, StateDirectory, base_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,11 +75,17 @@ class Telemetry:
 
             _require(is_endpoint, "endpoint", endpoint, "an address such as https://telemetry.example.org")
         self.application, self.version, self.program = application, version, program
+        from .state_directory import StateDirectory, base_directory
+
         self._endpoint, self._default, self._uploader = endpoint, default, uploader
         self._declaration = os.fspath(declaration) if declaration is not None else None
         self._environ = os.environ if environ is None else environ
         self._clock = clock if clock is not None else SystemClock(self._environ)
-        self._disk = disk if disk is not None else OsDisk()
+        if disk is None:
+            from .disk import OsDisk
+
+            disk = OsDisk()
+        self._disk = disk
         base = os.fspath(dir) if dir is not None else base_directory(self._environ)
         self._directory = StateDirectory(base, application)
         self._recorder = Recorder(take=self._take, clock=self._clock)
@@ -273,6 +277,9 @@ class Telemetry:
 
     def _set_up(self, now: float) -> bool:
         """Make the state directory if need be, and keep what the commands need to know of this run; True if made."""
+        from .disk import text_of
+        from .state_directory import README
+
         made = not self._disk.exists(self._directory.counts)
         if self._is_set_up and not made:
             return False

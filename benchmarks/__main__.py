@@ -15,10 +15,17 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import fold, import_time, inc, ingest
+from . import event, exit_time, fold, import_time, inc, ingest
 from .harness import ROOT, CannotMeasure, Comparison, Measured, Plan, document, load_average, medians_in, table
 
-MEMBERS = {"import_time": import_time.measure, "inc": inc.measure, "fold": fold.measure, "ingest": ingest.measure}
+MEMBERS = {
+    "import_time": import_time.measure,
+    "exit_time": exit_time.measure,
+    "inc": inc.measure,
+    "event": event.measure,
+    "fold": fold.measure,
+    "ingest": ingest.measure,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

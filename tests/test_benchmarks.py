@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import random
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # The benchmarks are no installed package.
 
-from benchmarks import harness, import_time, inc, ingest, load  # noqa: E402
+from benchmarks import exit_time, harness, import_time, inc, ingest, load  # noqa: E402
 from benchmarks.__main__ import exit_status, main  # noqa: E402
 from benchmarks.harness import CannotMeasure, Comparison, Goal, Measured  # noqa: E402
 
@@ -153,7 +155,7 @@ def test_a_goal_fails_the_command_only_when_checked(check: bool, failures: dict[
 def test_a_member_that_is_not_there_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
     """The names that are there are said."""
     assert 2 == main(["imports"])
-    assert "import_time, inc, fold, ingest" in capsys.readouterr().err
+    assert "import_time, exit_time, inc, event, fold, ingest" in capsys.readouterr().err
 
 
 def test_third_party_modules_are_neither_ours_nor_pythons() -> None:
@@ -174,6 +176,63 @@ def test_the_floor_is_taken_off_both_sides() -> None:
 
     assert 0.6 == medians["inc"]
     assert 0.5 == medians["inc/net"]
+
+
+def test_an_exit_is_compared_with_one_without_telemetry_in_the_same_round() -> None:
+    """A peer takes part in the first rounds only, and is compared with what happened in those."""
+    samples = {name: [(100.0, 10.0)] for name in exit_time.PROGRAMS}
+    samples |= {exit_time.BARE: [(20.0, 3.0), (40.0, 5.0)], exit_time.OURS: [(30.0, 4.0), (52.0, 7.0)]}
+    ended = {name: [exit_time.Ended(*one) for one in lives] for name, lives in samples.items()}
+
+    compared = {one.name: one for one in exit_time.compare(ended)}
+
+    assert [1.0, 2.0] == compared["exit_time"].figures
+    assert [10.0, 12.0] == compared["exit_time/whole"].figures
+    assert [7.0] == compared["exit_time/posthog"].figures
+    assert [80.0] == compared["exit_time/OpenTelemetry-whole"].figures
+    assert {"exit_time": Goal("at most", 10.0), "exit_time/whole": Goal("at most", 10.0)} == {
+        name: one.goal for name, one in compared.items() if one.goal is not None
+    }
+
+
+def test_a_server_takes_every_connection_and_hangs_up_only_when_told() -> None:
+    """It says nothing, keeps what it took, and counts it."""
+    server = exit_time.SilentServer()
+    connections = []
+    try:
+        address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+        for _ in range(3):
+            connections.append(socket.create_connection(address, timeout=0.2))
+            connections[-1].sendall(b"POST / HTTP/1.1\r\n\r\n")
+        with pytest.raises(TimeoutError):
+            connections[0].recv(1)
+        taken = server.taken()
+        with server.hanging_up():
+            connections[0].settimeout(5)
+            with contextlib.suppress(ConnectionResetError):  # It has not read what was sent.
+                assert b"" == connections[0].recv(1)
+    finally:
+        for connection in connections:
+            connection.close()
+        server.close()
+
+    assert (3, 0) == (taken, server.taken())
+
+
+def test_a_program_that_counts_once_ends_and_leaves_an_uploader_that_connects(tmp_path: Path) -> None:
+    """What the benchmark runs is what it says: a program that is due, whose uploader outlives it, and a bare one."""
+    server = exit_time.SilentServer()
+    try:
+        machine = exit_time.Machine(tmp_path / "state", server)
+
+        bare = exit_time.round_of(exit_time.BARE, machine, server)
+        ours = exit_time.round_of(exit_time.OURS, machine, server)
+    finally:
+        server.close()
+
+    assert 2 == machine.waiting
+    assert 0 < bare.exit_ms < bare.whole_ms
+    assert 0 < ours.exit_ms < ours.whole_ms
 
 
 def test_framed_requests_come_out_as_they_went_in() -> None:

@@ -83,6 +83,9 @@ def test_python_in_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.M
     """Each Python example runs as it stands, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TALLYPOST_DIR", str(tmp_path))
+    # What the examples declare is what the page about it shows.
+    declared = next(text for text in blocks(ROOT / "docs/client/declaration.md", "toml") if "application =" in text)
+    (tmp_path / "telemetry.toml").write_text(declared)
     for text in blocks(page, "python"):
         if 'decode_report(b\'{"v":1,"kind":"report",...}\')' not in text:
             exec(compile(text, str(page), "exec"), {})

@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import black
 import click
@@ -28,6 +27,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from tallypost import Telemetry
+from tallypost.contrib.words import NONE, route_of
 from tallypost_schema import declaration
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -264,15 +264,17 @@ def test_site_visited_counts_templates_and_classes_of_status(telemetry: Telemetr
 
     assert [200, 303, 200, 404, 404] == codes
     assert {
-        "route": 5,
-        "route:index": 1,
-        "route:convert": 1,
-        "route:convert.<unit>.<value>": 2,
-        "route:none": 1,
-        "status": 5,
-        "status:2xx": 2,
-        "status:3xx": 1,
-        "status:4xx": 2,
+        "http/route": 5,
+        "http/route:index": 1,
+        "http/route:convert": 1,
+        "http/route:convert.<unit>.<value>": 2,
+        "http/route:none": 1,
+        "http/method": 5,
+        "http/method:GET": 5,
+        "http/status": 5,
+        "http/status:2xx": 2,
+        "http/status:3xx": 1,
+        "http/status:4xx": 2,
     } == counters(tmp_path, "example.org/unit-converter")
     kept = files_of(tmp_path / "state")
     assert [] == [name for name, content in kept.items() for secret in SECRETS if secret.encode() in content]
@@ -284,14 +286,22 @@ def test_site_that_raises_counts_what_the_visitor_gets(telemetry: Telemetry, tmp
     async def break_down(request: Request) -> Response:
         raise ZeroDivisionError
 
-    counting = importlib.import_module("unit_converter.counting").Counting
-    app: Any = counting(Starlette(routes=[Route("/{anything}", break_down)]), telemetry)
+    app = site_of(telemetry)
+    app.routes.append(Route("/break-down/{anything}", break_down))
 
     with pytest.raises(ZeroDivisionError):
-        visit(app, "/secret-file")
+        visit(app, "/break-down/secret-file")
 
     found = counters(tmp_path, "example.org/unit-converter")
-    assert {"route": 1, "route:<anything>": 1, "status": 1, "status:5xx": 1} == found
+    assert {
+        "http/route": 1,
+        "http/route:break-down.<anything>": 1,
+        "http/method": 1,
+        "http/method:GET": 1,
+        "http/status": 1,
+        "http/status:5xx": 1,
+        "http/exception": 1,
+    } == found
 
 
 def test_site_page_about_telemetry_says_what_is_counted_and_how_to_end_it(telemetry: Telemetry) -> None:
@@ -299,7 +309,8 @@ def test_site_page_about_telemetry_says_what_is_counted_and_how_to_end_it(teleme
     text = visit(site_of(telemetry), "/telemetry")[0].text
 
     assert "<strong>local</strong>" in text
-    assert all(f"<th>{name}<td>" in text for name in ("route", "status", "request/seconds"))
+    names = ("http/route", "http/method", "http/status", "http/exception", "http/seconds")
+    assert all(f"<th>{name}<td>" in text for name in names)
     assert "tallypost --app example.org/unit-converter off" in text
 
 
@@ -317,12 +328,11 @@ def test_site_in_mode_off_serves_and_makes_nothing(tmp_path: Path) -> None:
 
 def test_site_routes_are_all_declared(telemetry: Telemetry) -> None:
     """Each route of the site has a bucket that may leave."""
-    counting = importlib.import_module("unit_converter.counting")
     declared = declaration.parse((WEB_APP / "unit_converter" / "telemetry.toml").read_text("utf-8"))
 
-    buckets = {counting.bucket_of(route) for route in (*site_of(telemetry).routes, None)}
+    buckets = {route_of(route.path_format) for route in site_of(telemetry).routes if isinstance(route, Route)}
 
-    assert buckets == set(declared.counters["route"].buckets)
+    assert {*buckets, NONE} == set(declared.counters["http/route"].buckets)
 
 
 def test_site_run_as_a_program_counts_until_it_is_ended(tmp_path: Path) -> None:
@@ -340,7 +350,15 @@ def test_site_run_as_a_program_counts_until_it_is_ended(tmp_path: Path) -> None:
             process.wait(20)
 
     assert [200, 200] == statuses
-    expected = {"route": 2, "route:index": 1, "route:convert.<unit>.<value>": 1, "status": 2, "status:2xx": 2}
+    expected = {
+        "http/route": 2,
+        "http/route:index": 1,
+        "http/route:convert.<unit>.<value>": 1,
+        "http/method": 2,
+        "http/method:GET": 2,
+        "http/status": 2,
+        "http/status:2xx": 2,
+    }
     assert expected == meanwhile == counters(tmp_path, "example.org/unit-converter")
 
 

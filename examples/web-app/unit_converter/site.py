@@ -18,10 +18,10 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from tallypost import Telemetry
+from tallypost.contrib.asgi import TallypostMiddleware
 from tallypost_schema import declaration
 
 from . import __version__
-from .counting import Counting
 
 APPLICATION = "example.org/unit-converter"
 # Where reports go if the one who runs the site says yes: the default address of `tallypost-server serve`.
@@ -61,7 +61,7 @@ def site(telemetry: Telemetry) -> Starlette:
             Route("/convert/{unit}/{value:float}", convert),
             Route("/telemetry", explain),
         ],
-        middleware=[Middleware(Counting, telemetry=telemetry)],
+        middleware=[Middleware(TallypostMiddleware, telemetry=telemetry)],
     )
     app.state.telemetry = telemetry
     return app

@@ -3,6 +3,9 @@ from __future__ import annotations
 import datetime
 import itertools
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -48,40 +51,53 @@ def is_whole_line(text: str) -> bool:
     return True
 
 
-def expected_of(
-    default: str,
-    system: str | None,
-    track: str | None,
-    said: str | None,
-    ci: str | None,
-    runner: bool,
-    mode_file: str | None,
-    version: int | None,
-) -> tuple[str, str]:
-    """Mode and source as the documentation has them: the first *off* in the order of sources, else the least."""
-    offs = [
-        ("constructor", default == "off"),
-        ("system file", system not in (None, "on", "local\n")),
-        ("DO_NOT_TRACK", track == "1"),
-        ("TALLYPOST", said in ("off", "maybe")),
-        ("CI", said is None and ci == "true"),
-        ("test runner", said is None and runner),
-        ("mode file", mode_file not in (None, ON, LOCAL)),
-    ]
-    source = next((source for source, is_off in offs if is_off), None)
-    if source is not None:
-        return "off", source
-    if system == "local\n":
-        return "local", "system file"
-    if said == "local" or (said == "on" and mode_file is None):
-        return "local", "TALLYPOST"
-    if mode_file is None:
-        return "local", "default"
-    return ("on" if mode_file == ON and version in (None, 1) else "local"), "mode file"
+@dataclass(frozen=True)
+class Said:
+    """One combination of what can be said."""
+
+    default: str
+    system: str | None
+    track: str | None
+    said: str | None
+    ci: str | None
+    runner: bool
+    mode_file: str | None
+    version: int | None
+
+
+# What each line of the documentation's table means, by another way than the code's.
+LINES: dict[str, Callable[[Said], bool]] = {
+    'the application passes `default="off"`': lambda it: it.default == "off",
+    "`/etc/tallypost/mode` says anything but `on` or `local`": lambda it: it.system not in (None, "on", "local\n"),
+    "`DO_NOT_TRACK` is set": lambda it: it.track == "1",
+    "`TALLYPOST` is any word but `on` or `local`": lambda it: it.said in ("off", "maybe"),
+    "`CI` is set, `TALLYPOST` is not": lambda it: it.ci == "true" and it.said is None,
+    "pytest or unittest runs this, `TALLYPOST` is not set": lambda it: it.runner and it.said is None,
+    "the mode file says `off`, or is anything but one whole line of its four fields": lambda it: (
+        it.mode_file not in (None, ON, LOCAL)
+    ),
+    "`/etc/tallypost/mode` says `local`": lambda it: it.system == "local\n",
+    "`TALLYPOST` is `local`, or is `on` where there is no mode file": lambda it: (
+        it.said == "local" or (it.said == "on" and it.mode_file is None)
+    ),
+    "there is no mode file": lambda it: it.mode_file is None,
+    "the mode file says `on`, to an older consent version than the declaration's": lambda it: (
+        it.mode_file == ON and it.version == 2
+    ),
+    "the mode file says `local`": lambda it: it.mode_file == LOCAL,
+    "the mode file says `on`": lambda it: it.mode_file == ON,
+}
+
+
+def documented() -> list[tuple[str, str, str]]:
+    """The lines of the table in ``docs/client/consent.md``: when, mode, source."""
+    page = Path(__file__).parents[3] / "docs" / "client" / "consent.md"
+    rows = [line.strip("|").split("|") for line in page.read_text("utf-8").splitlines() if line.startswith("| ")]
+    return [(row[0].strip(), row[1].strip(), row[2].strip()) for row in rows[1:]]
 
 
 def test_decide_over_all_combinations_lets_any_off_win() -> None:
-    """Every combination of what can be said gives the documented mode and names the documented source."""
+    """Every combination of what can be said gives the mode and the source that the documentation's table has."""
     combinations = itertools.product(
         ("local", "off"),
         (None, "on", "local\n", "off", "", "yes please"),
@@ -93,19 +109,25 @@ def test_decide_over_all_combinations_lets_any_off_win() -> None:
         (None, 1, 2),
     )
 
-    for default, system, track, said, ci, runner, mode_file, version in combinations:
-        told = {"DO_NOT_TRACK": track, "TALLYPOST": said, "CI": ci}
+    table = documented()
+    assert list(LINES) == [when for when, _, _ in table]
+    reached = set()
+    for combination in combinations:
+        it = Said(*combination)
+        told = {"DO_NOT_TRACK": it.track, "TALLYPOST": it.said, "CI": it.ci}
         decision = decided(
-            default=default,
-            system=system,
+            default=it.default,
+            system=it.system,
             environ={variable: value for variable, value in told.items() if value is not None},
-            runner=runner,
-            mode_file=mode_file,
-            version=version,
+            runner=it.runner,
+            mode_file=it.mode_file,
+            version=it.version,
         )
 
-        expected = expected_of(default, system, track, said, ci, runner, mode_file, version)
-        assert expected == (decision.mode, decision.source), (default, system, told, runner, mode_file, version)
+        when, mode, source = next(line for line in table if LINES[line[0]](it))
+        reached.add(when)
+        assert (mode, source) == (decision.mode, decision.source), it
+    assert set(LINES) == reached
 
 
 @pytest.mark.parametrize("mode_file", [None, LOCAL, OFF, "", "on", "off\n"])

@@ -709,13 +709,13 @@ def test_daily_work_in_another_users_directory_is_refused(said_yes: Daily, daily
 # -------------------------------------------------------------------- forget
 
 
-def test_forget_removes_everything_of_the_application(said_yes: Daily, directory: StateDirectory) -> None:
-    """Nothing is left of it, the yes included."""
+def test_forget_removes_everything_of_the_application(said_yes: Daily, base: Path) -> None:
+    """Nothing is left of it, the yes and the folders of its name included."""
     said_yes.upload()
 
     said_yes.forget()
 
-    assert not Path(directory.path).exists()
+    assert [] == list(base.iterdir())
 
 
 @pytest.mark.parametrize("line", ["off 2026-11-22 1 administrator\n", "on", ""])
@@ -816,6 +816,45 @@ def test_status_names_losses_by_their_reasons(
 
     assert expected == today
     assert expected == daily().status()["losses"]
+
+
+def test_status_tells_what_waits_and_when_it_is_tried_again_and_why(said_yes: Daily, transport: FakeTransport) -> None:
+    """Each document with its failures, the next try with its reason."""
+    transport.answers = [Answer(503, encode_error("busy", "later", retry=True), {"retry-after": "600"})]
+    said_yes.upload()
+
+    status = said_yes.status()
+
+    assert ["2026-11-21.json"] == [one["document"] for one in status["waiting"] if one["failures"] == 1]
+    assert "2026-11-23T08:10:00Z" in [one["next_try"] for one in status["waiting"]]
+    assert status["next_try_why"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "paused", "why"),
+    [(None, False, "no endpoint is known"), ("https://t.example.org", True, "the server asks clients to pause")],
+)
+def test_status_tells_why_nothing_is_posted(
+    daily: Make, said_yes: Daily, transport: FakeTransport, endpoint: str | None, paused: bool, why: str
+) -> None:
+    """Documents wait, and a person can know what for."""
+    config = b'{"version":"1","counters":{},"histograms":{},"stacks":{},"events":{},"paused":true}'
+    transport.config = Answer(200, config, {}) if paused else transport.config
+    uploader = daily(last_run=LastRun(APPLICATION, "mytool", "1.2.3", endpoint or "", "none"))
+
+    uploader.upload()
+
+    assert why == uploader.status()["next_try_why"]
+
+
+def test_status_tells_the_last_refusal_with_its_reason(said_yes: Daily, transport: FakeTransport) -> None:
+    """In the words that lie beside it."""
+    transport.answers = [Answer(422, encode_error("invalid", "no such thing", retry=False), {})]
+    said_yes.upload()
+
+    assert {"document": "2026-11-21.json", "reason": "invalid", "message": "no such thing"} == (
+        said_yes.status()["last_refused"]
+    )
 
 
 def test_status_where_nothing_was_ever_counted_is_a_status(daily: Make, base: Path) -> None:

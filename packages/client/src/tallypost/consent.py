@@ -106,6 +106,23 @@ def decide(
     return Decision(saved.mode, "mode file", saved.day, str(saved))
 
 
+def may_leave(begun_under: str, day: str, mode: ModeLine | None, consent_version: int) -> str | None:
+    """Why what was counted or logged may not leave, or None if it may: it began under the present yes, after its day.
+
+    `begun_under` is the mode line in force when it began, `day` its UTC day, `mode` the saved mode line, and
+    `consent_version` that of the declaration it was made under.
+    """
+    if mode is None or mode.mode != "on":
+        return "the mode is not on"
+    if begun_under != str(mode):
+        return "it began before the yes, or under another one"
+    if day <= mode.day:
+        return "it began on the day of the yes; what begins on the next day may leave"
+    if consent_version > mode.consent_version:
+        return "the declaration asks for a newer consent"
+    return None
+
+
 def is_set(environ: Mapping[str, str], variable: str) -> bool:
     """Whether a switch of the environment is on: any value but empty, ``0``, ``false``."""
     return environ.get(variable, "").strip().lower() not in ("", "0", "false")

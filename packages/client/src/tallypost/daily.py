@@ -28,6 +28,9 @@ from .clock import day_of, spelled
 from .consent import SYSTEM_FILE, Decision, ModeLine, decide, is_test_runner, parse_mode_line
 from .disk import text_of
 from .errors import NoStateDirectory, WrongUse
+from .events import catch_up
+from .events.catch_up import CatchUp
+from .events.overview import ShownEvent, events_of
 from .randomness import SystemRandom
 from .reports import local_report
 from .reports.fold import leaving_programs
@@ -35,11 +38,11 @@ from .reports.look import Look, look
 from .reports.overview import days_of, losses_of
 from .reports.reporter import Reported, Reporter
 from .seams import Clock, Disk, Random
-from .state_directory import StateDirectory
+from .state_directory import StateDirectory, documents_in
 from .uploads.endpoint import is_endpoint
 from .uploads.kept_config import KeptConfig
 from .uploads.manager import State, UploadManager
-from .uploads.pending import Pending, documents_in
+from .uploads.pending import Pending
 from .uploads.worker import Progress, UploadWorker
 
 if TYPE_CHECKING:
@@ -104,6 +107,7 @@ class Daily:
         self._declaration = _parsed(declaration)
         self._config = KeptConfig(directory, disk=disk)
         self._pending = Pending(directory, disk=disk)
+        self._catch_up = CatchUp(directory, record=self._pending.record, known=self._recorded, disk=disk, clock=clock)
         self._reporter = Reporter(directory, record=self._pending.record, disk=disk, clock=clock, random=self._random)
 
     # ---------------------------------------------------------------- consent
@@ -124,6 +128,19 @@ class Daily:
         """The saved answer; None if there is none, or none that can be read."""
         text = self._text(self.directory.mode)
         return parse_mode_line(text) if text is not None else None
+
+    def asks_for(self) -> Declaration | None:
+        """The declaration to which an answer of the user is missing, or None if there is nothing to ask.
+
+        Nobody is asked where something else decides, nor where nothing could leave.
+        """
+        decision, saved = self.decide(), self.saved()
+        is_answered = saved is not None and (saved.mode != "on" or decision.mode == "on")
+        is_imposed = decision.mode == "off" or decision.source == "system file" or self._said() == "local"
+        return None if is_answered or is_imposed else self._declaration
+
+    def _said(self) -> str:
+        return self._environ.get("TALLYPOST", "")
 
     def set_mode(self, mode: Mode, *, who: Literal["user", "application", "administrator"]) -> list[str]:
         """Save an answer; a no empties ``pending/``. Returns the names of the documents that were withdrawn.
@@ -169,6 +186,7 @@ class Daily:
         self._require_ours()
         seen = self._report(self._config.last()).seen
         if mode == "on":
+            self._catch_up.run(catch_up.Terms(self.saved(), self._config.last()))
             return Preview(list(self._next_documents()), None)
         return Preview(
             self._as_if_yes(seen),
@@ -214,9 +232,13 @@ class Daily:
         config = self._config.fetch(endpoint, transport, progress) if endpoint else self._config.last()
         for day in self._report(config).made:
             progress(f"reported {day}")
+        self._catch_up.run(catch_up.Terms(self.saved(), config))
         waiting = len(self._pending.names())
         if endpoint is None or (config is not None and config.paused):
             why = "no endpoint is known" if endpoint is None else "the server asks clients to pause"
+            state = self._upload_state()
+            state.why = why
+            self._save_upload_state(state)
             self._set_not_before(limits.next_try_after_success_seconds)
             return Uploaded(waiting == 0, 0, f"Nothing was posted: {why}; {waiting} document(s) wait.")
         manager = UploadManager(
@@ -247,6 +269,15 @@ class Daily:
             sentence = f"Posted {session.sent} document(s); {left} still wait: {session.why}{trouble}."
         return Uploaded(left == 0, session.sent, sentence)
 
+    def cut(self, session: str) -> None:
+        """Cut a living session, if it may leave: its log has grown to the size of a document.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        if self.decide().mode == "on":
+            self._catch_up.cut(session, catch_up.Terms(self.saved(), self._config.last()))
+
     def _report(self, config: UploadConfig | None) -> Reported:
         return self._reporter.report(self.saved(), config)
 
@@ -266,6 +297,23 @@ class Daily:
                 except FileNotFoundError:
                     continue  # An uploader was quicker.
 
+    def _recorded(self, name: str) -> bytes | None:
+        """The document that was ever recorded under a name, wherever it lies now."""
+        folders = (self.directory.pending, self.directory.sent, self.directory.refused)
+        paths = [os.path.join(folder, name) for folder in folders]
+        path = next((path for path in paths if self._disk.exists(path)), None)
+        try:
+            return self._disk.read(path) if path is not None else None
+        except OSError:  # It is being moved, or cannot be read.
+            return None
+
+    def _made_on(self, name: str) -> datetime.date | None:
+        """The day on which a batch was cut: its name tells none, what was written before it does."""
+        try:
+            return datetime.date.fromisoformat(day_of(self._disk.modified(os.path.join(self.directory.begins, name))))
+        except (OSError, OverflowError, ValueError):
+            return None
+
     def _require_ours(self) -> None:
         if self._disk.exists(self.directory.path) and not self._disk.is_ours(self.directory.path):
             raise NoStateDirectory(self.directory.path, "it belongs to another user")
@@ -277,9 +325,9 @@ class Daily:
             return "withdrawn"
         if self._pending.begun_under(name) != str(saved):
             return "other-yes"
-        day = documents.day_of(name.removesuffix(".json"))
         today = datetime.date.fromisoformat(day_of(self._clock.now()))
-        if day is not None and day < today - datetime.timedelta(days=shared_limits.horizon_days):
+        made = documents.day_of(name.removesuffix(".json")) or self._made_on(name)
+        if made is not None and made < today - datetime.timedelta(days=shared_limits.horizon_days):
             return "too-old"
         return None
 
@@ -298,6 +346,7 @@ class Daily:
         sent = documents_in(self._disk.names(self.directory.sent))
         refused = documents_in(self._disk.names(self.directory.refused))
         not_before = not_before_in(self._text(self.directory.not_before))
+        state = self._upload_state()
         return {
             "mode": decision.mode,
             "source": decision.source,
@@ -311,13 +360,35 @@ class Daily:
             "application": self.directory.application,
             "endpoint": self.endpoint(),
             "reports": len(seen.reports),
+            "next_try_why": state.why or None,
+            "waiting": [self._waiting(name, state) for name in pending],
             "last_sent": sent[-1] if sent else None,
+            "last_refused": self._last_refused(refused),
             "declaration": "none" if self._declaration is None else self.last_run.declaration,
         }
+
+    def _waiting(self, name: str, state: State) -> dict[str, Any]:
+        next_try = state.next_try.get(name)
+        return {
+            "document": name,
+            "failures": state.failures.get(name, 0),
+            "next_try": spelled(next_try) if next_try is not None and 0 <= next_try < _INSTANT_MAX else None,
+        }
+
+    def _last_refused(self, names: list[str]) -> dict[str, str] | None:
+        for name in reversed(names):
+            reason = self._pending.reason(name)
+            if reason is not None:
+                return {"document": name, **reason}
+        return None
 
     def show(self) -> dict[str, Any]:
         """All that has been counted, by day, today included; the shape of ``tallypost show --json``."""
         return days_of(look(self.directory, disk=self._disk))
+
+    def events(self) -> list[ShownEvent]:
+        """All events that have been logged, wherever they lie, oldest first."""
+        return events_of(self.directory, disk=self._disk)
 
     def forget(self) -> None:
         """Remove everything of this application from this machine, but keep an *off*."""
@@ -334,8 +405,10 @@ class Daily:
         if said_off:
             return  # Never out of sight: a crash in the middle of this must not turn a no into silence.
         self._disk.remove(self.directory.mode)
-        if self._disk.exists(self.directory.path) and not self._disk.names(self.directory.path):
-            self._disk.remove_tree(self.directory.path)
+        folder = self.directory.path
+        for _ in self.directory.application.split("/"):  # The folders that its name has made, as far as they are empty.
+            self._disk.remove_folder(folder)
+            folder = os.path.dirname(folder)
 
     def _as_if_yes(self, seen: Look) -> list[bytes]:
         today = datetime.date.fromisoformat(day_of(self._clock.now()))

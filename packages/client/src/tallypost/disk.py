@@ -107,6 +107,14 @@ class OsDisk:
             if name.endswith(_UNFINISHED) and _is_older(path, before):
                 self.remove(path)
 
+    def remove_folder(self, path: str) -> None:
+        """Remove a folder if it is empty."""
+        try:
+            os.rmdir(path)
+        except OSError:
+            if os.path.isdir(path) and not os.listdir(path):
+                raise
+
     def remove_tree(self, path: str) -> None:
         """Remove a folder and all in it."""
         import shutil
@@ -187,6 +195,22 @@ class OsDisk:
         written = OsWritten(descriptor)
         written.write_at(0, content)
         return written
+
+    def append(self, path: str, content: bytes) -> int:
+        """Have the kernel take `content` at the end of a file that is there."""
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | _CLOEXEC)
+        try:
+            size = os.lseek(descriptor, 0, os.SEEK_END)
+            if size > 0:
+                os.lseek(descriptor, size - 1, os.SEEK_SET)
+                if os.read(descriptor, 1) != b"\n":
+                    content = b"\n" + content
+            rest = memoryview(content)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            return size + len(content)
+        finally:
+            os.close(descriptor)
 
     def modified(self, path: str) -> float:
         """When a file was last written to."""

@@ -32,6 +32,14 @@ class NoStateDirectory(TallypostError):
         super().__init__(f"the state directory {path} cannot be used: {reason}")
 
 
+class LogBusy(TallypostError):
+    """A session log was held by whoever cuts it for longer than an append waits; its events wait for the next one."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(f"the session log {path} is held by another process; its events wait")
+
+
 class NoApplication(TallypostError):
     """A command cannot tell which application is meant."""
 

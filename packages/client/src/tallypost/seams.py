@@ -54,6 +54,9 @@ class Disk(Protocol):
     def sweep(self, folder: str, before: float) -> None:
         """Remove unfinished files that were last written before that instant: what killed processes left."""
 
+    def remove_folder(self, path: str) -> None:
+        """Remove a folder if it is empty; nothing happens if it is not, or if there is none."""
+
     def remove_tree(self, path: str) -> None:
         """Remove a folder and all in it."""
 
@@ -71,6 +74,12 @@ class Disk(Protocol):
 
     def open_written(self, path: str, content: bytes) -> Written | None:
         """Make a file that begins with `content`, and is written to without a lock; None if the path is taken."""
+
+    def append(self, path: str, content: bytes) -> int:
+        """Have the kernel take `content` at the end of a file that is there; returns how large it then is.
+
+        A line that an earlier append left unfinished is ended first. Where this raises a part may have been taken.
+        """
 
     def modified(self, path: str) -> float:
         """When a file was last written to, in UTC seconds by the file system's clock."""

@@ -12,7 +12,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 def base_directory(environ: Mapping[str, str], platform: str = sys.platform) -> str:
@@ -52,6 +52,7 @@ class StateDirectory:
         self.private = os.path.join(path, "private")
         self.begins = os.path.join(self.private, "begins")
         self.declarations = os.path.join(self.private, "declarations")
+        self.sessions = os.path.join(self.private, "sessions")
         self.last_run = os.path.join(self.private, "last-run")
         self.not_before = os.path.join(self.private, "not-before")
         self.upload_state = os.path.join(self.private, "uploads.json")
@@ -71,15 +72,45 @@ class StateDirectory:
             self.private,
             self.begins,
             self.declarations,
+            self.events,
+            self.sessions,
         )
 
     def local_report(self, day: str) -> str:
         """The path of a day's local report."""
         return os.path.join(self.reports, f"local.{day}.json")
 
+    def session_log(self, session: str) -> str:
+        """The path of a session's log."""
+        return os.path.join(self.events, f"{session}.jsonl")
+
+    def session_lock(self, session: str) -> str:
+        """The path of the lock that a session's process holds for the session's life."""
+        return os.path.join(self.sessions, f"{session}.life")
+
+    def append_lock(self, session: str) -> str:
+        """The path of the lock that is held for as long as a session's log is appended to, or cut."""
+        return os.path.join(self.sessions, f"{session}.append")
+
+    def declared_events(self, key: str) -> str:
+        """The path of a declaration's events, as their writer reads them."""
+        return os.path.join(self.declarations, f"{key}.events")
+
     def declaration(self, key: str) -> str:
         """The path of a declaration that some count file was made under, by its CRC and length."""
         return os.path.join(self.declarations, f"{key}.toml")
+
+
+def documents_in(listing: Iterable[str]) -> list[str]:
+    """The names of documents in a folder's listing, without receipts and reasons."""
+    return [name for name in listing if name.endswith(".json") and (name.count(".") == 1 or is_batch(name))]
+
+
+def is_batch(name: str) -> bool:
+    """Whether a document's name is that of a batch: ``<session>.<first>.json``."""
+    stem, _, rest = name.partition(".")
+    first = rest.removesuffix(".json")
+    return len(stem) == 32 and first.isascii() and first.isdigit()
 
 
 README = """\

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .counts.recorder import Cells
     from .counts.stack import StackCounter
     from .daily import Daily
+    from .events.wiring import ProcessEvents
     from .seams import Clock, Disk
 
 
@@ -90,6 +91,8 @@ class Telemetry:
         self._directory = StateDirectory(base, application)
         self._recorder = Recorder(take=self._take, clock=self._clock)
         self._stacks: dict[tuple[str, int], StackCounter] = {}
+        self._events: ProcessEvents | None = None
+        self._first_events: list[ProcessEvents] = []
         self._is_set_up = False
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
@@ -162,6 +165,25 @@ class Telemetry:
         _require(names.is_name, "stack", name, names.NAME_RULE)
         crash.install(name, stack=self.stack)
 
+    def event(self, event: object, /, **fields: str | float | bool | None) -> None:
+        """Log an event of the declaration, with its declared fields: ``event("export", format="pdf", pages=3)``.
+
+        Or an instance of a dataclass: its class's ``event_name``, or its name in small words joined by ``-``, names the
+        event, its fields are the event's. A field that is None is left out. It is written by a thread; an event that
+        does not fit the declaration is dropped and counted.
+
+        Raises:
+            WrongUse: under a test runner alone, the event is not declared so.
+        """
+        if type(event) is not str:
+            event, fields = _named(event, fields)
+        events = self._events
+        if events is None:
+            events = self._begin_events()
+        if events.checks:
+            events.check(event, fields)  # type: ignore[arg-type]  # A dict of what `object` allows.
+        events.put(event, fields)  # type: ignore[arg-type]  # As above.
+
     # ---------------------------------------------------------------- what the user decides and sees
 
     @property
@@ -182,13 +204,36 @@ class Telemetry:
             OSError: the answer could not be saved.
         """
         self._daily().set_mode(mode, who="application")
-        self._recorder.change_file()
+        self._change_mode()
+
+    def ask(self, question: str | None = None) -> Mode:
+        """Ask the user, on a terminal, unless that was answered or decided before. Returns the mode in force.
+
+        `question` is a sentence in the application's own words; what leaves, to whom, and how to see it is said below.
+        Waits for the answer. Where standard input or standard error is no terminal nobody is asked.
+
+        Raises:
+            OSError: the answer could not be saved.
+            KeyboardInterrupt: the user ended the program instead; nothing is saved.
+        """
+        from .ask import ask, is_terminal
+
+        daily = self._daily()
+        declared = daily.asks_for()
+        if declared is not None and is_terminal(sys.stdin, sys.stderr):
+            answer = ask(declared, question=question, endpoint=daily.endpoint(), keyboard=sys.stdin, screen=sys.stderr)
+            if answer is not None:
+                daily.set_mode(answer, who="user")
+                self._change_mode()
+        return daily.decide().mode
 
     def status(self) -> dict[str, Any]:
         """The mode, what decided it, where the files are, what waits, what was lost; as ``tallypost status --json``."""
         status = self._daily().status()
         if self._recorder.memory_reason is not None:
             status["memory"] = self._recorder.memory_reason
+        if self._events is not None and self._events.writer.trouble is not None:
+            status["events"] = self._events.writer.trouble
         return status
 
     def preview(self) -> list[bytes]:
@@ -201,12 +246,14 @@ class Telemetry:
 
     def forget(self) -> None:
         """Remove everything of this application from this machine, but keep an *off*."""
-        self._recorder.close()
+        self.close()
         self._is_set_up = False
         self._daily().forget()
 
     def close(self) -> None:
-        """Give the count file back. Never needed: what was counted is safe the moment it was counted."""
+        """Give the count file and the session back. Never needed: a count is safe at once, an event in a moment."""
+        if self._events is not None:
+            self._events.writer.end_session()
         self._recorder.close()
 
     # ---------------------------------------------------------------- wiring
@@ -237,9 +284,7 @@ class Telemetry:
         made = self._set_up(now)
         key = {
             "application": self.application,
-            "program": self.program,
-            "version": self.version,
-            **_platform(),
+            **self._program(),
             "day": day_of(now),
             "mode": decision.line,
             "declaration": self._declaration_key,
@@ -254,6 +299,44 @@ class Telemetry:
         if not made:  # The process that made the state directory starts nothing.
             self._start_uploader(now)
         return file
+
+    def _begin_events(self) -> ProcessEvents:
+        from .consent import is_test_runner
+        from .events.wiring import ProcessEvents
+
+        events = ProcessEvents(
+            self._directory,
+            wanted=lambda: self._decide().mode != "off",
+            terms=self._session_terms,
+            declaration=self._declaration_text,
+            cut=lambda session: self._daily().cut(session),
+            lose=lambda n: self._recorder.lose(losses.DROPPED_EVENTS, n),
+            checks=is_test_runner(self._environ, sys.modules.get("__main__")),
+            clock=self._clock,
+            disk=self._disk,
+        )
+        self._first_events.append(events)  # Of two threads at once one is the first, and holds for both.
+        self._events = self._first_events[0]
+        if self._events is events:
+            events.end_with_the_process()
+        return self._events
+
+    def _session_terms(self, now: float) -> dict[str, str] | None:
+        """What a session that begins now is begun under; None in mode *off*."""
+        decision = self._decide()
+        if decision.mode == "off":
+            return None
+        if not self._set_up(now):
+            self._start_uploader(now)
+        return {"mode": decision.line, "declaration": self._declaration_key, "app": self.application, **self._program()}
+
+    def _program(self) -> dict[str, str]:
+        return {"program": self.program, "version": self.version, **_platform()}
+
+    def _change_mode(self) -> None:
+        self._recorder.change_file()
+        if self._events is not None:
+            self._events.change_session()
 
     def _decide(self) -> Decision:
         from .consent import SYSTEM_FILE, decide, is_test_runner
@@ -340,6 +423,8 @@ class Telemetry:
 
     def _after_fork(self) -> None:
         self._recorder.forget_parent()
+        if self._events is not None:
+            self._events.forget_parent()
 
     def __repr__(self) -> str:
         return f"<Telemetry {self.application} {self.version}>"
@@ -352,6 +437,20 @@ def _require(rule: Callable[[Any], bool], what: str, given: object, allowed: str
         holds = False
     if not holds:
         raise WrongUse(what, given, allowed)
+
+
+def _named(event: object, fields: dict[str, Any]) -> tuple[object, dict[str, Any]]:
+    """An event that is given as an instance of a dataclass, as a name and fields; anything else as it is."""
+    kind = type(event)
+    if not hasattr(kind, "__dataclass_fields__"):
+        return event, fields
+    import dataclasses  # Whose instance it is has loaded it.
+
+    name = getattr(kind, "event_name", None)
+    if name is None:
+        name = "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in kind.__name__).lstrip("-")
+    own = {field.name: getattr(event, field.name) for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # It is one.
+    return name, {**own, **fields}
 
 
 def _are_edges(edges: tuple[float, ...]) -> bool:

@@ -172,6 +172,27 @@ def test_status_for_people_says_mode_source_and_place(
     assert directory.path in said.text
 
 
+def test_status_for_people_says_what_waits_was_sent_refused_and_lost(
+    command: Command, counted_yesterday: str, directory: StateDirectory
+) -> None:
+    """Names, numbers and reasons, in sentences."""
+    command("report")
+    for folder, name, content in (
+        (directory.sent, "2026-01-01.json", "{}"),
+        (directory.refused, "2026-01-02.json", "{}"),
+        (directory.refused, "2026-01-02.reason.json", '{"reason":"other-yes","message":"another yes"}'),
+        (directory.counts, "x.count", "noise"),
+    ):
+        Path(folder, name).write_text(content)
+
+    text = command("status").text
+
+    assert f"waiting      1 document(s): {counted_yesterday}.json\n" in text
+    assert "sent         1, the last 2026-01-01.json\n" in text
+    assert "refused      1, the last 2026-01-02.json: other-yes (another yes)\n" in text
+    assert "lost         1 damaged-count-files: count files that cannot be read\n" in text
+
+
 def test_status_under_do_not_track_says_so(command: Command, counted_yesterday: str) -> None:
     """What a variable imposes is not hidden behind the saved answer."""
     facts = json.loads(command("status", "--json", DO_NOT_TRACK="1").out)
@@ -400,49 +421,6 @@ def test_forget_removes_all_and_keeps_an_off(command: Command, counted_yesterday
     command("--app", APPLICATION, "off")
     assert 0 == command("forget").status
     assert ["mode"] == [path.name for path in (base / APPLICATION).iterdir()]
-
-
-def test_check_of_a_good_file_is_quiet_about_it(command: Command, tmp_path: Path, declaration: Path) -> None:
-    """Exit 0; no application is needed for it."""
-    good = tmp_path / "good.toml"
-    good.write_text(declaration.read_text().replace("expires = 2026-11-22", 'expires = "never"'))
-
-    assert (0, f"{good}: no problems\n") == ((said := command("check", str(good))).status, said.text)
-    assert {"file": str(good), "problems": []} == json.loads(command("check", str(good), "--json").out)
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"application = 'example.org/mytool'", b"\xff", b"[counters.x]\nwhy = 1", b"[" * 5000]
-)
-def test_check_of_a_bad_file_names_its_problems(command: Command, tmp_path: Path, content: bytes) -> None:
-    """Exit 1, each problem a line on standard error, with the file's name."""
-    (bad := tmp_path / "bad.toml").write_bytes(content)
-
-    said = command("check", str(bad))
-
-    assert (1, b"") == (said.status, said.out)
-    assert all(line.startswith(f"{bad}: ") for line in said.err.splitlines())
-    assert said.err
-    assert len(said.err.splitlines()) == len(json.loads(command("check", str(bad), "--json").out)["problems"])
-
-
-def test_check_of_no_file_fails(command: Command, tmp_path: Path) -> None:
-    """What is not there cannot be checked."""
-    said = command("check", str(tmp_path / "none.toml"))
-
-    assert (1, b"") == (said.status, said.out)
-    assert "cannot be read" in said.err
-
-
-def test_check_goes_by_the_shifted_clock(command: Command, declaration: Path, now: float) -> None:
-    """An expiry is checked at the instant that a demonstration has set."""
-    declaration.write_text(declaration.read_text().replace("2026-11-22", day_of(now + 30 * DAY)))
-
-    today = command("check", str(declaration))
-    later = command("check", str(declaration), TALLYPOST_TESTING_CLOCK_SHIFT=str(31 * DAY))
-
-    assert (0, 1) == (today.status, later.status)
-    assert "cmd/old" in later.err
 
 
 def test_module_run_as_a_program_is_the_command(tmp_path: Path) -> None:

@@ -77,6 +77,41 @@ def test_words_each_count_command_and_options(
     assert expected == {name.removeprefix("cli/"): n for name, n in counted().items() if ":" in name}
 
 
+def wrapper(places: int, action: type[argparse.Action] | None = None) -> argparse.ArgumentParser:
+    """A program that hands the rest of its words to another one, and has long options behind one dash."""
+    kind: dict[str, Any] = {"action": action} if action is not None else {}
+    parser = argparse.ArgumentParser(prog="tool")
+    parser.add_argument("-v", "--verbose", action="count", default=0)
+    parser.add_argument("-depth", **kind)
+    for number in range(places):
+        parser.add_argument(f"place-{number}")
+    parser.add_argument("rest", nargs=argparse.REMAINDER)
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("places", "words", "expected"),
+    [
+        (0, "-v other -v -depth 3", {"command:none": 1, "option:verbose": 1}),
+        (0, "other -v", {"command:none": 1}),
+        (1, "here other --verbose", {"command:none": 1}),
+        (2, "here -v there -depth 3", {"command:none": 1, "option:verbose": 1}),
+        (1, "-dep 3 here", {"command:none": 1, "option:depth": 1}),
+        (1, "-depth=3 here", {"command:none": 1, "option:depth": 1}),
+    ],
+)
+def test_words_for_another_program_are_not_counted(
+    places: int, words: str, expected: dict[str, int], telemetry: Telemetry, counted: Read
+) -> None:
+    """What stands behind the last word of its own may look like an option, and is none."""
+    parser = wrapper(places)
+    parser.parse_args(words.split())
+
+    count_arguments(telemetry, parser, words.split())
+
+    assert expected == {name.removeprefix("cli/"): n for name, n in counted().items() if ":" in name}
+
+
 WORDS = ["-v", "-vv", "-q", "-l", "--level", "--lev=x", "here", "db", "d", "migrate", "export", "-n", "--dry-run"]
 MORE = ["--color", "--no-color", "--steps", "--steps=3", "2", "-2", "--format", "--size", "-x", "-xy", "-vqlx", "pdf"]
 
@@ -126,6 +161,32 @@ def test_words_of_any_call_are_read_as_argparse_reads_them(words: list[str]) -> 
     assert told == counted & {"level", "steps", "format", "size", "x"}
     assert bool(parsed.verbose) == ("verbose" in counted)
     assert bool(getattr(parsed, "dry_run", False)) == ("dry-run" in counted)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    places=st.integers(0, 2),
+    words=st.lists(st.sampled_from(["-v", "-vv", "-depth", "-dep", "-depth=1", "a", "b", "3", "--verb"]), max_size=7),
+)
+def test_words_of_any_call_of_another_program_are_read_as_argparse_reads_them(places: int, words: list[str]) -> None:
+    """The options that are met before the rest, and none of the rest."""
+    told: set[str] = set()
+
+    class Telling(argparse.Action):
+        def __call__(self, parser: argparse.ArgumentParser, namespace: Any, *more: Any) -> None:
+            told.add(self.dest)
+
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            parsed = wrapper(places, Telling).parse_args(words)
+    except SystemExit:
+        return  # As above.
+    noting: Any = Noting()
+
+    count_arguments(noting, wrapper(places), words)
+
+    counted = noting.found["cli/option"]
+    assert (bool(parsed.verbose), bool(told)) == ("verbose" in counted, "depth" in counted)
 
 
 def test_words_left_out_are_those_of_the_command_line(telemetry: Telemetry, counted: Read) -> None:

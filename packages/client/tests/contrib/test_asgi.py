@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Mount, Route, Router
+from starlette.routing import Host, Mount, Route, Router
 
 from tallypost import Telemetry
 from tallypost.contrib.asgi import TallypostMiddleware
@@ -52,11 +53,11 @@ def site(telemetry: Any, **settings: Any) -> Starlette:
     return Starlette(routes=ROUTES, middleware=[Middleware(TallypostMiddleware, telemetry=telemetry, **settings)])
 
 
-def ask(app: Any, path: str, method: str = "GET", kind: str = "http") -> list[Any]:
+def ask(app: Any, path: str, method: str = "GET", kind: str = "http", host: str = "site") -> list[Any]:
     """The messages that an application sends; an exception is the last of them."""
     sent: list[Any] = []
-    scope = {"type": kind, "method": method, "path": path, "query_string": b"", "headers": [], "root_path": ""}
-
+    headers = [(b"host", host.encode())]
+    scope = {"type": kind, "method": method, "path": path, "query_string": b"", "headers": headers, "root_path": ""}
     messages = [{"type": "http.request", "body": b"", "more_body": False}]
 
     async def receive() -> dict[str, Any]:
@@ -170,6 +171,49 @@ def test_request_that_is_given_up_counts_no_exception(telemetry: Telemetry, coun
     assert {} == counted("http/exception")
 
 
+def test_request_whose_visitor_goes_away_counts_no_exception(telemetry: Telemetry, counted: Read) -> None:
+    """Starlette raises in the page that reads what is no longer sent; it is raised on."""
+
+    async def upload(request: Request) -> Response:
+        return PlainTextResponse(await request.body())
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def run() -> None:
+        app = TallypostMiddleware(Router(routes=[Route("/", upload)]), telemetry)
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+        await app(scope, receive, None)  # type: ignore[arg-type]  # Nothing is sent.
+
+    with pytest.raises(ClientDisconnect):
+        asyncio.run(run())
+
+    assert {"http/status": 1, "http/status:none": 1} == counted("http/status")
+    assert {} == counted("http/exception")
+
+
+def test_request_with_a_background_task_is_timed_until_all_is_sent(telemetry: Telemetry, counted: Read) -> None:
+    """The visitor does not wait for what is done after that; if it raises, that is counted."""
+    at = 0.0
+
+    def work() -> None:
+        nonlocal at
+        at = 5.0
+        raise KeyError("secret")
+
+    async def with_task(request: Request) -> Response:
+        return PlainTextResponse("secret", background=BackgroundTask(work))
+
+    app = Starlette(routes=[Route("/", with_task)])
+    answers = ask(TallypostMiddleware(app, telemetry, clock=lambda: at), "/")
+
+    assert "KeyError('secret')" == repr(answers[-1])
+    assert {"http/seconds:<=0.001": 1} == counted("http/seconds")
+    assert {"http/exception": 1, "http/status": 1, "http/status:2xx": 1} == counted("http/exception") | counted(
+        "http/status"
+    )
+
+
 def test_request_is_timed_until_all_is_sent(telemetry: Telemetry, counted: Read) -> None:
     """Streaming takes as long as it takes."""
     at = 0.0
@@ -203,3 +247,99 @@ def test_router_alone_has_its_routes_told(telemetry: Telemetry, counted: Read) -
     ask(TallypostMiddleware(Router(routes=ROUTES), telemetry, prefix="site"), "/teams/a/members/b")
 
     assert {"site/route": 1, "site/route:teams.<team>.members.<name>": 1} == counted("site/route")
+
+
+def test_router_in_two_mounts_has_its_routes_counted_without_them(telemetry: Telemetry, counted: Read) -> None:
+    """One and the same route lies in both: which of them it was does not show."""
+    shared = Router(routes=[Route("/users/{id}", page)])
+    app = Starlette(
+        routes=[Mount("/v1", app=shared), Mount("/v2", app=shared), Mount("/v3", app=Router(routes=ROUTES))]
+    )
+
+    for path in ("/v1/users/7", "/v2/users/7", "/v3/users/7", "/v1/users/8"):
+        ask(TallypostMiddleware(app, telemetry), path)
+
+    assert {"http/route": 4, "http/route:users.<id>": 3, "http/route:v3.users.<id>": 1} == counted("http/route")
+
+
+def test_host_without_routes_is_counted_as_other(telemetry: Telemetry, counted: Read) -> None:
+    """It has no path; it is not the first page."""
+    app = Starlette(routes=[Host("{name}", app=PlainTextResponse("secret"))])
+
+    ask(TallypostMiddleware(app, telemetry), "/anything", host="secret")
+
+    assert {"http/route": 1, "http/route:other": 1} == counted("http/route")
+
+
+class Older:
+    """A site made with a Starlette before 1.1, which tells where a route leads and not which it is."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            scope.pop("route", None)
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/", "other"),  # Several routes lead to this page.
+        ("/crash", "crash"),
+        ("/stream", "stream"),
+        ("/static/secret.css", "static.<path>"),
+        ("/groups/secret/members/secret/one", "groups.<team>.members.<name>.one"),
+        ("/secret", "none"),
+    ],
+)
+@pytest.mark.parametrize("place", ["inside", "outside"])
+def test_request_to_an_older_starlette_is_counted_by_where_its_route_leads(
+    place: str, path: str, route: str, telemetry: Telemetry, counted: Read
+) -> None:
+    """If only one route leads there."""
+
+    async def one(request: Request) -> Response:
+        return PlainTextResponse("secret")
+
+    team = Mount("/groups/{team}", routes=[Route("/members/{name}/one", one)])
+    routes = [*ROUTES, team, Mount("/static", app=PlainTextResponse("secret"))]
+    inner = [Middleware(Older)]
+    app: Any = TallypostMiddleware(Starlette(routes=routes, middleware=inner), telemetry)
+    if place == "inside":
+        app = Starlette(routes=routes, middleware=[Middleware(TallypostMiddleware, telemetry=telemetry), *inner])
+
+    ask(app, path)
+
+    assert {"http/route": 1, f"http/route:{route}": 1} == counted("http/route")
+
+
+def test_request_to_an_application_whose_routes_are_not_known_is_not_counted_by_route(
+    telemetry: Telemetry, counted: Read
+) -> None:
+    """Unless it tells the template: nobody can say that no route took it."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/told":
+            scope["tallypost.route"] = "/users/{id}"
+        await send({"type": "http.response.start", "status": 200})
+
+    for path in ("/told", "/untold"):
+        ask(TallypostMiddleware(app, telemetry), path)
+
+    assert {"http/route": 1, "http/route:users.<id>": 1} == counted("http/route")
+    assert {"http/status": 2, "http/status:2xx": 2} == counted("http/status")
+
+
+def test_middleware_around_and_in_one_site_counts_once(telemetry: Telemetry, counted: Read) -> None:
+    """With the whole template; another prefix counts for itself, and a scope that is used again is counted again."""
+    app = TallypostMiddleware(TallypostMiddleware(site(telemetry), telemetry, prefix="site"), telemetry)
+
+    for _ in range(2):
+        ask(app, "/teams/a/members/b")
+
+    route = "teams.<team>.members.<name>"
+    assert {"http/route": 2, f"http/route:{route}": 2} == counted("http/route")
+    assert {"site/route": 2, f"site/route:{route}": 2} == counted("site/route")

@@ -59,6 +59,9 @@ def program() -> click.Group:
         context.exit(way)
 
     tool.add_command(Lazy("plugins"))
+    tool.add_command(click.Command("internal", params=[click.Option(["--fast"], is_flag=True)]), "renamed")
+    tool.add_command(migrate, "move")
+    db.add_command(migrate, "up")
     chained = click.Group("chained", chain=True)
     chained.add_command(click.Command("one"))
     chained.add_command(click.Command("two"))
@@ -86,6 +89,9 @@ CALLS: list[tuple[list[str], dict[str, int]]] = [
     (["fail", "--way", "5"], {"command:fail": 1, "option:fail.way": 1, "exit:5": 1}),
     (["plugins", "late"], {"command:plugins.late": 1, "exit:0": 1}),
     (["plugins", "file-secret"], {"command:plugins.other": 1, "exit:0": 1}),
+    (["renamed", "--fast"], {"command:renamed": 1, "option:renamed.fast": 1, "exit:0": 1}),
+    (["move", "secret", "--name=x"], {"command:move": 1, "option:move.name": 1, "exit:0": 1}),
+    (["db", "up", "secret", "--name=x"], {"command:db.migrate": 1, "option:db.migrate.name": 1, "exit:0": 1}),
     (["chained", "one", "two", "one"], {"command:chained.one": 2, "command:chained.two": 1, "exit:0": 1}),
 ]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import MiddlewareNotUsed
-from django.http import HttpResponse, StreamingHttpResponse
+from django.http import Http404, HttpResponse, StreamingHttpResponse
 from django.test import AsyncClient, Client, override_settings
 from django.urls import include, path, re_path
 
@@ -31,6 +31,11 @@ def crash(request: Any) -> HttpResponse:
     raise KeyError("secret")
 
 
+def missing(request: Any) -> HttpResponse:
+    """A page for something that is not there."""
+    raise Http404
+
+
 def stream(request: Any) -> StreamingHttpResponse:
     """A page in pieces."""
     return StreamingHttpResponse(iter([b"one", b"two"]))
@@ -43,11 +48,13 @@ class Urls:
         path("", page),
         path("users/<int:number>/", page),
         path("crash/", crash),
+        path("missing/", missing),
         path("stream/", stream),
         path("later/", later),
         path("parts/<slug:part>/", include([path("page/", page)])),
         re_path(r"^years/(?P<year>[0-9]{4})/$", page),
         re_path(r"^odd/(?P<year>(19|20)[0-9]{2})/?$", page, name="odd-years"),
+        path("api/", include([re_path(r"^years/(?P<year>[0-9]+)/?$", page)])),
         re_path(r"^nameless/\d\d?/$", page),
     )
 
@@ -63,6 +70,8 @@ PATHS = {
     "/users/7/": ("users.<number>", "2xx"),
     "/users/secret/": ("none", "4xx"),
     "/crash/": ("crash", "5xx"),
+    "/missing/": ("missing", "4xx"),
+    "/api/years/7": ("api.years.<year>", "2xx"),
     "/later/": ("later", "2xx"),
     "/parts/secret/page/": ("parts.<part>.page", "2xx"),
     "/years/2026/": ("years.<year>", "2xx"),
@@ -128,6 +137,35 @@ def test_subclass_changes_the_prefix(telemetry: Telemetry, counted: Read) -> Non
     ask("/", telemetry, "sync", [f"{Renamed.__module__}.Renamed"])
 
     assert {"site/status": 1, "site/status:2xx": 1} == counted("site/status")
+
+
+class Crashing:
+    """A middleware that raises."""
+
+    def __init__(self, get_response: Any) -> None:
+        pass
+
+    def __call__(self, request: Any) -> Any:
+        raise KeyError("secret")
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_exception_of_another_middleware_is_counted(kind: str, telemetry: Telemetry, counted: Read) -> None:
+    """Django answers for it as for that of a view; no route was looked for."""
+    ask("/", telemetry, kind, [*MIDDLEWARE, f"{Crashing.__module__}.Crashing"])
+
+    found = {name: n for name, n in counted().items() if ":" in name and "/seconds:" not in name}
+    assert {"http/route:none": 1, "http/method:GET": 1, "http/status:5xx": 1} == found
+    assert {"http/exception": 1} == counted("http/exception")
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_middleware_listed_twice_counts_once(kind: str, telemetry: Telemetry, counted: Read) -> None:
+    """A subclass with another prefix counts for itself."""
+    ask("/users/7/", telemetry, kind, [*MIDDLEWARE, *MIDDLEWARE, f"{Renamed.__module__}.Renamed"])
+
+    assert {"http/route": 1, "http/route:users.<number>": 1} == counted("http/route")
+    assert {"site/route": 1, "site/route:users.<number>": 1} == counted("site/route")
 
 
 @pytest.mark.parametrize("setting", [None, "no.such.module", "tallypost.no_such_name", "nothing"])

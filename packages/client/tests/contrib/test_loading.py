@@ -15,6 +15,7 @@ FRAMEWORKS = {"argparse", "asgiref", "click", "django", "flask", "logging", "pyt
         ("bounded", set()),
         ("command_line", set()),
         ("http", set()),
+        ("routes", set()),
         ("asgi", set()),
         ("wsgi", set()),
         ("argparse", {"argparse"}),

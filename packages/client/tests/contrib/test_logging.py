@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -128,6 +130,83 @@ def test_counting_that_logs_is_not_counted_again(logger: logging.Logger) -> None
     logger.warning("once")
 
     assert ["warning", "warning"] == counted
+
+
+def test_thread_that_logs_while_it_counts_waits_for_nobody(logger: logging.Logger) -> None:
+    """A destructor or a signal handler may log amid an increment, while another thread's record is being counted."""
+    counting = threading.Lock()
+    one_counts, other_logs = threading.Event(), threading.Event()
+
+    class Locked:
+        """A telemetry object with a lock, held by the thread that counts elsewhere."""
+
+        def counter(self, name: str) -> Locked:
+            return self
+
+        def inc(self, n: int = 1, bucket: str | None = None) -> None:
+            other_logs.set()
+            with counting:
+                pass
+
+    def count_and_log() -> None:
+        with counting:
+            one_counts.set()
+            other_logs.wait(20)
+            logger.handlers[1].handle(logging.makeLogRecord({"name": "destructor", "levelno": 5, "levelname": "LOW"}))
+
+    telemetry: Any = Locked()
+    logger.handlers[:] = [logging.NullHandler(), CountingHandler(telemetry, level=10)]
+    one = threading.Thread(target=count_and_log, daemon=True)
+    one.start()
+    one_counts.wait(20)
+    other = threading.Thread(target=logger.warning, args=("counted",), daemon=True)
+    other.start()
+    for thread in (one, other):
+        thread.join(10)
+
+    assert [False, False] == [one.is_alive(), other.is_alive()]
+
+
+def test_records_of_many_threads_are_all_counted(logger: logging.Logger, telemetry: Telemetry, counted: Read) -> None:
+    """Though no lock is taken: what one thread counts does not keep another from counting."""
+    logger.handlers[:] = [logging.NullHandler(), CountingHandler(telemetry)]
+    threads = [threading.Thread(target=lambda: [logger.warning("secret") for _ in range(500)]) for _ in range(8)]
+
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert {"log/level": 4000, "log/level:warning": 4000} == counted("log/level")
+
+
+def test_record_that_a_filter_refuses_is_not_counted(
+    logger: logging.Logger, telemetry: Telemetry, counted: Read
+) -> None:
+    """Filters are those of other handlers."""
+    handler = CountingHandler(telemetry)
+    handler.addFilter(lambda record: record.levelno > logging.WARNING)
+    logger.handlers[:] = [logging.NullHandler(), handler]
+
+    logger.warning("no")
+    logger.error("yes")
+
+    assert {"log/level": 1, "log/level:error": 1} == counted("log/level")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="a filter says yes or no before Python 3.12")
+def test_record_that_a_filter_puts_in_anothers_place_is_counted(
+    logger: logging.Logger, telemetry: Telemetry, counted: Read
+) -> None:
+    """As other handlers have it."""
+    handler = CountingHandler(telemetry)
+    instead = logging.makeLogRecord({"name": "another", "levelno": 40, "levelname": "ERROR"})
+    handler.addFilter(lambda record: instead)  # type: ignore[arg-type, return-value]  # Since Python 3.12.
+    logger.handlers[:] = [logging.NullHandler(), handler]
+
+    logger.warning("no")
+
+    assert {"log/logger/another": 1, "log/logger/another:error": 1} == counted("log/logger")
 
 
 def test_broken_telemetry_raises_nothing_and_prints_nothing(

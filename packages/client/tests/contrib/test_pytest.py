@@ -56,11 +56,30 @@ class Telemetry:
         self.inc(bucket="seconds")
 telemetry = Telemetry()
 """
+REGISTERING = """
+from counting import telemetry
+from tallypost.contrib.pytest import OutcomeCounters
+
+def pytest_configure(config):
+    config.pluginmanager.register(OutcomeCounters(telemetry))
+"""
+SUBTESTS = """
+def test_good(subtests):
+    for number in range(3):
+        with subtests.test(number=number):
+            pass
+def test_bad(subtests):
+    for number in range(3):
+        with subtests.test(number=number):
+            assert number
+"""
 
 
-def run(folder: Path, *options: str, setting: str = "counting:telemetry") -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, *options: str, setting: str = "counting:telemetry", suite: str = SUITE
+) -> subprocess.CompletedProcess[str]:
     """Run a suite of its own, with warnings as errors."""
-    (folder / "test_suite.py").write_text(SUITE)
+    (folder / "test_suite.py").write_text(suite)
     (folder / "counting.py").write_text(COUNTING)
     (folder / "pytest.ini").write_text(f"[pytest]\npythonpath = .\ntallypost = {setting}\nfilterwarnings = error\n")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
@@ -85,6 +104,32 @@ def test_outcome_each_is_counted_in_pytests_words(tmp_path: Path) -> None:
         "xfailed": 2,
         "xpassed": 1,
     } == counted
+
+
+@pytest.mark.parametrize("way", ["by its name", "registered"])
+@pytest.mark.parametrize("workers", [(), ("-p", "xdist.plugin", "-n", "2")], ids=["alone", "in workers"])
+def test_outcome_each_is_counted_once_however_many_workers_there_are(
+    way: str, workers: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Workers of xdist report to the process that started them, which counts; so too for what a maker registered."""
+    if way == "registered":
+        (tmp_path / "conftest.py").write_text(REGISTERING)
+
+    ended = run(tmp_path, *(("-p", "tallypost.contrib.pytest") if way == "by its name" else ("-W", "ignore")), *workers)
+
+    words = (tmp_path / "counted.txt").read_text().split()
+    assert "2 failed, 2 passed" in ended.stdout, ended.stdout
+    assert (2, 2, 7) == (words.count("failed"), words.count("passed"), words.count("seconds"))
+
+
+@pytest.mark.skipif(not hasattr(pytest, "Subtests"), reason="subtests are a part of pytest from 9 on")
+def test_subtest_each_is_counted_as_in_pytests_summary(tmp_path: Path) -> None:
+    """One that fails is counted beside its test; one that passes is not, and none is timed."""
+    ended = run(tmp_path, "-p", "tallypost.contrib.pytest", suite=SUBTESTS)
+
+    words = (tmp_path / "counted.txt").read_text().split()
+    assert "2 failed, 1 passed" in ended.stdout, ended.stdout
+    assert ["failed", "failed", "passed", "seconds", "seconds"] == sorted(words)
 
 
 def test_suite_without_the_plugin_is_not_counted(tmp_path: Path) -> None:

@@ -190,6 +190,21 @@ def test_route_that_the_application_tells_is_counted(telemetry: Telemetry, count
     assert {"site/route": 1, "site/route:users.<id>": 1} == counted("site/route")
 
 
+def test_middleware_around_itself_counts_once(telemetry: Telemetry, counted: Read) -> None:
+    """Another prefix counts for itself, and an environment that is used again is counted again."""
+    inner = TallypostMiddleware(answering(Body(b"secret")), telemetry)
+    app = TallypostMiddleware(TallypostMiddleware(inner, telemetry, prefix="site"), telemetry)
+    environ = environ_of()
+
+    for _ in range(2):
+        answer: Any = app(environ, started)
+        answer.close()
+
+    assert {"http/status": 2, "http/status:2xx": 2} == counted("http/status")
+    assert {"site/status": 2, "site/status:2xx": 2} == counted("site/status")
+    assert [] == [key for key in environ if key.startswith("tallypost")]
+
+
 def test_middleware_keeps_the_rules_of_wsgi(telemetry: Telemetry, broken: Any) -> None:
     """The standard library's validator, on both sides of it, has nothing to say."""
     for counting in (telemetry, broken):

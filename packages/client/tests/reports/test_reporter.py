@@ -260,18 +260,81 @@ def test_previous_is_the_day_of_the_last_upload_report(
 def test_file_of_a_day_that_is_yet_to_come_counts_for_the_user_alone(
     application: Start, directory: StateDirectory, clock: FakeClock, disk: FaultyDisk
 ) -> None:
-    """A wrong clock's counts are in the next report, and nobody else is told of them."""
+    """A wrong clock's counts are in the next report that others make, and nobody else is told of them."""
     application().set_mode("on")
     clock.set("2031-01-01T12:00:00Z")
     count(application, 9)
     clock.set("2026-11-24T12:00:00Z")
+    fold(application)
+    assert {} == reports(directory)
+    count(application, 1)
+    clock.set("2026-11-25T12:00:00Z")
+
+    fold(application)
+    fold(application)
+
+    assert ["2026-11-24"] == list(reports(directory))
+    assert 10 == total(directory, "cmd/export")
+    document = json.loads(disk.read(os.path.join(directory.pending, "2026-11-24.json")))
+    assert {"cmd/export": 1} == document["programs"][0]["counters"]
+    assert [] == disk.names(directory.counts)
+
+
+def test_two_reporters_on_both_sides_of_midnight_take_a_wrong_clocks_counts_once(
+    application: Start, directory: StateDirectory, clock: FakeClock, disk: FaultyDisk
+) -> None:
+    """Where they go follows from what lies there, not from the day on which somebody looks."""
+    count(application, 1)
+    clock.set("2031-01-01T12:00:00Z")
+    count(application, 9)
+    clock.set("2026-11-22T12:00:00Z")
+    count(application, 1)
+
+    def midnight() -> None:
+        disk.at("before_local_report", lambda: None)
+        clock.set("2026-11-23T00:00:01Z")
+        fold(application)
+
+    disk.at("before_local_report", midnight)
 
     fold(application)
 
-    assert {"2026-11-23": 9} == {
-        day: report["programs"][0]["counters"]["cmd/export"] for day, report in reports(directory).items()
-    }
-    assert [] == disk.names(directory.pending)
+    assert 11 == total(directory, "cmd/export")
+
+
+def test_report_that_cannot_be_read_has_its_counts_counted_by_nobody_else(
+    application: Start, directory: StateDirectory, clock: FakeClock, disk: FaultyDisk
+) -> None:
+    """What a damaged report has of a file that is still there is unknown: the file waits, and `status` says so."""
+    telemetry = application()
+    telemetry.counter("cmd/export").inc(2)
+    clock.set("2026-11-21T08:00:00Z")
+    fold(application)
+    disk.replace(directory.local_report("2026-11-20"), b"{half")
+    telemetry.counter("cmd/export").inc(3)
+    clock.set("2026-11-22T08:00:00Z")
+
+    fold(application)
+
+    assert 3 == json.loads(disk.read(directory.local_report("2026-11-21")))["programs"][0]["counters"]["cmd/export"]
+    assert b"{half" == disk.read(directory.local_report("2026-11-20"))
+    assert 1 == application().status()["losses"]["damaged-local-reports"]
+
+
+def test_report_that_cannot_be_read_goes_with_the_oldest_once_nothing_waits_for_it(
+    application: Start, directory: StateDirectory, clock: FakeClock, disk: FaultyDisk
+) -> None:
+    """A damaged report is kept by number like every other."""
+    count(application)
+    disk.replace(directory.local_report("2020-01-01"), b"{half")
+    for n in range(90):
+        disk.replace(directory.local_report(f"2021-{n // 28 + 1:02}-{n % 28 + 1:02}"), b"{half")
+    oldest = directory.local_report("2020-01-01")
+
+    fold(application)
+
+    assert not disk.exists(oldest)
+    assert 90 == len(disk.names(directory.reports))
 
 
 def test_day_older_than_the_horizon_stays(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,16 +56,19 @@ def lying(directory: StateDirectory) -> Callable[[], dict[str, list[str]]]:
 class Server:
     """A server on the loopback that answers each connection with the next of `answers`; the last one is repeated.
 
-    An answer is bytes, or a function that is given the connection once the request has come. Whether an answer waits
-    is the test's business: `ended` is set when the server goes away.
+    An answer is bytes, or a function that is given the connection once the request has come; with `is_deaf` no request
+    is read before. Whether an answer waits is the test's business: `ended` is set when the server goes away.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[bytes] = []
+        self.is_deaf = False
         self.answers: list[bytes | Callable[[socket.socket], None]] = []
         self.ended = threading.Event()
         self._listening = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        self._tls = tls
+        self.port = self._listening.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}" if tls is None else f"https://localhost:{self.port}"
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -81,15 +87,23 @@ class Server:
             except OSError:
                 return
             with connection:
-                self.requests.append(request := _request(connection))
-                answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
                 try:
-                    if callable(answer):
-                        answer(connection)
-                    elif request:
-                        connection.sendall(answer)
+                    self._answer(connection)
                 except OSError:
                     continue  # The client went away first.
+
+    def _answer(self, connection: socket.socket) -> None:
+        if self._tls is not None:
+            connection.settimeout(5)
+            connection = self._tls.wrap_socket(connection, server_side=True)
+        with connection:
+            request = b"" if self.is_deaf else _request(connection)
+            self.requests.append(request)
+            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+            if callable(answer):
+                answer(connection)
+            elif request:
+                connection.sendall(answer)
 
 
 def _request(connection: socket.socket) -> bytes:
@@ -107,11 +121,40 @@ def _request(connection: socket.socket) -> bytes:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A server of the test's own; no proxy of the machine's stands before it."""
-    for variable in ("http_proxy", "https_proxy", "all_proxy"):
+def no_proxy_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy of the machine's stands before a test's server."""
+    for variable in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(variable, raising=False)
         monkeypatch.delenv(variable.upper(), raising=False)
+
+
+@pytest.fixture
+def server(no_proxy_here: None) -> Iterator[Server]:
+    """A server of the test's own."""
     server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A certificate for ``localhost`` that nobody signed but itself, and its key."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("a certificate is made with the openssl command")
+    folder = tmp_path_factory.mktemp("certificate")
+    certificate, key = str(folder / "certificate.pem"), str(folder / "key.pem")
+    words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    command = [openssl, *words.split(), "-keyout", key, "-out", certificate]
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key
+
+
+@pytest.fixture
+def tls_server(no_proxy_here: None, certificate: tuple[str, str]) -> Iterator[Server]:
+    """A server of the test's own behind TLS, with a certificate that no system trusts."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    server = Server(context)
     yield server
     server.close()

@@ -335,6 +335,97 @@ def test_earliest_try_after_failures_in_a_row_holds_the_untried_back_too(manage:
     assert clock.now() + 30 == manager.earliest_try()
 
 
+@pytest.mark.parametrize(
+    ("wish", "why"),
+    [
+        (None, "a post had no success: connect timeout"),
+        (7.0, "the server asked for it: connect timeout"),
+        (0.0, "the server asked for it: connect timeout"),
+    ],
+)
+def test_why_of_a_failure_is_the_wish_or_the_trouble(manage: Manage, kept: Kept, wish: float | None, why: str) -> None:
+    """Why the next try is when it is stays on the disk, for those who ask later."""
+    manager = manage("a")
+    manager.next_task()
+
+    manager.report_result("a", "recoverable", wish, "connect timeout")
+
+    assert why == kept.load().why
+
+
+def test_why_of_failures_in_a_row_counts_them(manage: Manage, kept: Kept) -> None:
+    """The third time in vain is told as such."""
+    for _ in range(3):
+        manager = manage("a")
+        manager.try_all_now()
+        manager.next_task()
+        manager.report_result("a", "recoverable", None, "connect timeout")
+
+    assert "3 posts in a row had no success: connect timeout" == kept.load().why
+
+
+def test_why_is_that_of_the_document_that_is_tried_first(manage: Manage, kept: Kept) -> None:
+    """Of several reasons the one that decides is told, whichever came last."""
+    manager = manage("a", "b", "c")
+    for name, wish in (("a", 60.0), ("b", 3600.0)):
+        manager.next_task()
+        manager.report_result(name, "recoverable", wish, f"trouble of {name}")
+    manager.next_task()
+    manager.report_result("c", "stored")
+
+    assert "the server asked for it: trouble of a" == kept.load().why
+
+
+def test_why_after_everything_was_sent_or_went_is_that(manage: Manage, kept: Kept) -> None:
+    """What was withdrawn since the last session is no reason any more."""
+    manager = manage("a")
+    manager.next_task()
+    manager.report_result("a", "recoverable", None, "connect timeout")
+
+    manage().next_task()
+
+    assert "nothing was left to send" == kept.load().why
+
+
+def test_why_of_documents_beyond_the_minute_is_that_one_run_may_send_no_more(manage: Manage, kept: Kept) -> None:
+    """What is due, and was not posted, waits for the next run alone."""
+    manager = manage(*map(str, range(16)))
+    for n in range(15):
+        manager.next_task()
+        manager.report_result(str(n), "stored")
+
+    manager.next_task()
+
+    assert "more was left than one run may send" == kept.load().why
+
+
+def test_state_keeps_no_reason_of_what_waits_no_more(manage: Manage, kept: Kept) -> None:
+    """A document that was withdrawn leaves nothing behind, in years of failures."""
+    kept.save(State(reasons={"gone": "trouble"}))
+
+    manage("a").next_task()
+
+    assert {} == kept.load().reasons
+
+
+def test_state_of_an_earlier_version_is_read(clock: FakeClock) -> None:
+    """What is not said there yet has its first value."""
+    state = msgspec.json.decode(b'{"posts":[1.0],"next_try":{"a":5.0},"failures":{"a":1}}', type=State)
+
+    assert State([1.0], {"a": 5.0}, {"a": 1}, {}, "") == state
+
+
+def test_put_off_leaves_the_document_and_counts_no_post(manage: Manage, kept: Kept) -> None:
+    """A task that could not be begun is the next one's first."""
+    manager = manage("a")
+    manager.next_task()
+
+    manager.put_off()
+
+    assert [] == kept.load().posts
+    assert Upload("a") == manager.next_task()
+
+
 _steps = st.lists(
     st.one_of(
         st.tuples(st.just("record"), st.integers(0, 30)),

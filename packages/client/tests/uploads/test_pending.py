@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tallypost.state_directory import StateDirectory
+from tallypost.state_directory import StateDirectory, documents_in
 from tallypost.testing import FaultyDisk
-from tallypost.uploads.pending import Pending, documents_in
+from tallypost.uploads.pending import Pending
 
 YES = "on 2026-11-18 1 user"
 NAME = "2026-11-19.json"
@@ -51,7 +51,7 @@ def test_record_of_a_name_that_was_settled_is_refused_for_ever(
     """One report a day: a name that was ever sent or refused is not taken again."""
     pending.record(NAME, document(), YES)
     if settle == "sent":
-        pending.sent(NAME, b"{}")
+        pending.sent(NAME, document(), b"{}")
     else:
         pending.refused(NAME, "invalid", "why")
 
@@ -121,7 +121,7 @@ def test_sent_moves_the_document_with_its_receipt(pending: Pending, document: Ma
     """What left lies in ``sent/``, byte for byte, with the server's word beside it."""
     pending.record(NAME, document(), YES)
 
-    pending.sent(NAME, b'{"stored":"ab"}')
+    pending.sent(NAME, document(), b'{"stored":"ab"}')
 
     assert {"pending": [], "sent": [NAME, "2026-11-19.receipt.json"], "refused": [], "begins": []} == lying()
 
@@ -133,12 +133,12 @@ def test_sent_ended_before_the_move_keeps_the_document_waiting(
     pending.record(NAME, document(), YES)
     disk.at("before_sent", stop)
     with pytest.raises(Stop):
-        pending.sent(NAME, b"{}")
+        pending.sent(NAME, document(), b"{}")
     disk.at("before_sent", lambda: None)
 
     assert [NAME] == pending.names()
     assert not pending.is_done(NAME)
-    pending.sent(NAME, b"{}")
+    pending.sent(NAME, document(), b"{}")
     assert pending.is_done(NAME)
 
 
@@ -153,7 +153,7 @@ def test_sent_of_a_document_withdrawn_meanwhile_says_that_it_left(
     else:
         pending.withdraw("withdrawn", "a no")
 
-    pending.sent(NAME, b'{"stored":"ab"}')
+    pending.sent(NAME, document(), b'{"stored":"ab"}')
 
     assert {"pending": [], "sent": [NAME, "2026-11-19.receipt.json"], "refused": [], "begins": []} == lying()
 
@@ -197,7 +197,7 @@ def test_withdraw_of_a_document_that_is_just_sent_leaves_no_reason(
 ) -> None:
     """What an uploader moved first was sent: it is not named as withdrawn, and no reason lies about."""
     pending.record(NAME, document(), YES)
-    disk.at("before_refused", lambda: pending.sent(NAME, b"{}"))
+    disk.at("before_refused", lambda: pending.sent(NAME, document(), b"{}"))
 
     withdrawn = pending.withdraw("withdrawn", "a no")
 
@@ -215,7 +215,7 @@ def test_drop_removes_a_document_that_was_settled_before(
 ) -> None:
     """A document that came back, from a backup say, goes with all that is said of it."""
     pending.record(NAME, document(), YES)
-    pending.sent(NAME, b"{}")
+    pending.sent(NAME, document(), b"{}")
     (Path(directory.pending) / NAME).write_bytes(document())
     (Path(directory.begins) / NAME).write_text(YES)
 
@@ -230,7 +230,7 @@ def test_retain_keeps_the_newest_by_number_with_their_words(pending: Pending, do
     for day in days:
         pending.record(f"{day}.json", document(day), YES)
     for day in days[:4]:
-        pending.sent(f"{day}.json", b"{}")
+        pending.sent(f"{day}.json", document(day), b"{}")
     for day in days[4:]:
         pending.refused(f"{day}.json", "invalid", "why")
 
@@ -243,7 +243,7 @@ def test_retain_keeps_the_newest_by_number_with_their_words(pending: Pending, do
 def test_documents_are_private_to_the_user(pending: Pending, document: Make, directory: StateDirectory) -> None:
     """No other user of the machine can read what waits, what left, or why something did not."""
     pending.record(NAME, document(), YES)
-    pending.sent(NAME, b"{}")
+    pending.sent(NAME, document(), b"{}")
 
     modes = {os.stat(os.path.join(directory.sent, name)).st_mode & 0o777 for name in os.listdir(directory.sent)}
 

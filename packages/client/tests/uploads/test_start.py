@@ -286,7 +286,7 @@ def test_process_closes_what_a_host_left_inheritable(pending: Pending, base: Pat
     code = (
         "import os, sys\n"
         "import tallypost.cli.uploader as process\n"
-        "process.main()\n"
+        "process.main(sys.argv[1:])\n"
         f"for one in ({descriptor}, {high}):\n"
         "    try:\n"
         "        os.fstat(one)\n"

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tallypost import limits
 from tallypost.errors import NoAnswer
+from tallypost.testing import FakeClock
 from tallypost.uploads.transport import Answer, HttpxTransport
 
 BODY = b"\x28\xb5\x2f\xfdnot really"
@@ -112,7 +117,50 @@ def test_post_answered_by_any_status_is_an_answer(server: Any, transport: HttpxT
 
     answer = transport.post(server.url, BODY, "zstd")
 
-    assert (status, 7.0) == (answer.status, answer.retry_after())
+    assert (status, 7.0) == (answer.status, answer.retry_after(now=0.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "wish"),
+    [
+        ("Fri, 20 Nov 2026 12:01:30 GMT", 90.0),
+        ("Friday, 20-Nov-26 12:01:30 GMT", 90.0),
+        ("Fri Nov 20 12:01:30 2026", 90.0),
+        ("Fri, 20 Nov 2026 13:01:30 +0100", 90.0),
+        ("Fri, 20 Nov 2026 12:00:00 GMT", 0.0),
+        ("Fri, 20 Nov 2026 11:59:59 GMT", None),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", None),
+        ("Fri, 99 Nov 2026 12:01:30 GMT", None),
+        ("2026-11-20", None),
+        ("120", 120.0),
+        (" 0 ", 0.0),
+        ("-1", None),
+        ("1.5", None),
+        ("", None),
+    ],
+)
+def test_retry_after_is_read_as_seconds_or_as_an_instant_by_our_clock(
+    text: str, wish: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HTTP has both forms; the past, and what cannot be read, is no wish. Where the machine stands is no matter."""
+    answer = Answer(503, b"", {"retry-after": text})
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+
+    try:
+        assert wish == answer.retry_after(FakeClock("2026-11-20T12:00:00Z").now())
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@given(text=st.text(max_size=40) | st.from_regex(r"[A-Z][a-z]{2}, \d{1,9} [A-Z][a-z]{2} \d{1,9} \d+:\d+:\d+ [+-]?\w+"))
+@settings(deadline=None, derandomize=True, database=None)
+def test_retry_after_of_any_text_raises_nothing(text: str) -> None:
+    """Whatever a stranger wishes is a number from 0 on, or nothing."""
+    wish = Answer(503, b"", {"retry-after": text}).retry_after(1e9)
+
+    assert wish is None or wish >= 0
 
 
 def dripping(server: Any, start: bytes) -> Callable[[socket.socket], None]:
@@ -211,6 +259,166 @@ def test_post_over_tls_to_a_server_without_it_is_no_answer(server: Any, hasty: H
         hasty.post(server.url.replace("http:", "https:"), BODY, "zstd")
 
     assert not any(BODY in request for request in server.requests)
+
+
+def test_post_over_tls_to_a_server_that_signed_itself_is_no_answer(tls_server: Any, transport: HttpxTransport) -> None:
+    """Who cannot show a certificate that the system trusts hears nothing of the document."""
+    tls_server.answers = [STORED]
+
+    with pytest.raises(NoAnswer, match="CERTIFICATE_VERIFY_FAILED"):
+        transport.post(tls_server.url, BODY, "zstd")
+
+    assert [] == tls_server.requests
+
+
+def test_post_over_tls_trusts_what_the_environment_names(
+    tls_server: Any, transport: HttpxTransport, certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A company's own authority is told as to every other program: by ``SSL_CERT_FILE``."""
+    tls_server.answers = [STORED]
+    monkeypatch.setenv("SSL_CERT_FILE", certificate[0])
+
+    answer = transport.post(tls_server.url, BODY, "zstd")
+
+    assert 200 == answer.status
+    assert tls_server.requests[0].endswith(b"\r\n\r\n" + BODY)
+
+
+def test_post_over_tls_to_a_server_of_another_name_is_no_answer(
+    tls_server: Any, transport: HttpxTransport, certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A certificate that is trusted counts for its own name alone."""
+    tls_server.answers = [STORED]
+    monkeypatch.setenv("SSL_CERT_FILE", certificate[0])
+
+    with pytest.raises(NoAnswer, match="CERTIFICATE_VERIFY_FAILED"):
+        transport.post(tls_server.url.replace("localhost", "127.0.0.1"), BODY, "zstd")
+
+    assert [] == tls_server.requests
+
+
+# -------------------------------------------------------------------- proxies
+
+FAR = "http://telemetry.example.org/v1/reports"
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+def test_post_goes_through_the_proxy_that_the_environment_names(
+    server: Any, transport: HttpxTransport, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """Where all goes through a proxy, so does this; the proxy is told its own password, and the whole address."""
+    server.answers = [STORED]
+    monkeypatch.setenv(variable, server.url.replace("//", "//me:secret@"))
+
+    answer = transport.post(FAR, BODY, "zstd")
+
+    assert 200 == answer.status
+    [request] = server.requests
+    assert request.startswith(b"POST http://telemetry.example.org/v1/reports HTTP/1.1\r\n")
+    assert b"Basic bWU6c2VjcmV0" == head_of(request)[b"proxy-authorization"]
+    assert request.endswith(b"\r\n\r\n" + BODY)
+
+
+@pytest.mark.parametrize("variable", ["NO_PROXY", "no_proxy"])
+def test_post_goes_past_the_proxy_to_what_the_environment_excepts(
+    server: Any, transport: HttpxTransport, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """``NO_PROXY`` names those that are reached directly."""
+    server.answers = [STORED]
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv(variable, "example.org,127.0.0.1")
+
+    answer = transport.post(f"{server.url}/v1/reports", BODY, "zstd")
+
+    assert 200 == answer.status
+    assert server.requests[0].startswith(b"POST /v1/reports HTTP/1.1\r\n")
+
+
+def test_post_through_a_proxy_that_wants_a_password_is_its_answer(
+    server: Any, transport: HttpxTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 407 is an answer like others, and trouble on the way by the table of outcomes."""
+    server.answers = [b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n"]
+    monkeypatch.setenv("HTTP_PROXY", server.url)
+
+    assert 407 == transport.post(FAR, BODY, "zstd").status
+
+
+def test_post_over_tls_through_a_proxy_shows_the_proxy_nothing(
+    server: Any,
+    tls_server: Any,
+    transport: HttpxTransport,
+    certificate: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A proxy hears the server's name; the document goes through a tunnel, to the server alone."""
+    seen: list[bytes] = []
+    server.answers = [tunnel_to(tls_server.port, seen)]
+    tls_server.answers = [STORED]
+    monkeypatch.setenv("HTTPS_PROXY", server.url)
+    monkeypatch.setenv("SSL_CERT_FILE", certificate[0])
+
+    answer = transport.post(tls_server.url, BODY, "zstd")
+
+    assert 200 == answer.status
+    assert server.requests[0].startswith(b"CONNECT localhost:%d HTTP/1.1\r\n" % tls_server.port)
+    assert b"application/json" not in server.requests[0]
+    assert BODY not in b"".join(seen)
+    assert tls_server.requests[0].endswith(b"\r\n\r\n" + BODY)
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 407 No\r\n\r\n", b"HTTP/1.1 502 No\r\n\r\n", b"nonsense\r\n\r\n", b""])
+def test_post_over_tls_through_a_proxy_that_makes_no_tunnel_is_no_answer(
+    server: Any, transport: HttpxTransport, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    """A proxy that refuses says nothing about the document, and is not gone round."""
+    server.answers = [answer]
+    monkeypatch.setenv("HTTPS_PROXY", server.url)
+
+    with pytest.raises(NoAnswer):
+        transport.post(FAR.replace("http:", "https:"), BODY, "zstd")
+
+
+def tunnel_to(port: int, seen: list[bytes]) -> Callable[[socket.socket], None]:
+    """A proxy's part once it has heard CONNECT: bytes go both ways, as they are."""
+
+    def tunnel(near: socket.socket) -> None:
+        near.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        with socket.create_connection(("127.0.0.1", port)) as far:
+            back = threading.Thread(target=pour, args=(far, near), daemon=True)
+            back.start()
+            pour(near, far)
+            back.join(5)
+
+    def pour(source: socket.socket, target: socket.socket) -> None:
+        while piece := _received(source):
+            seen.append(piece)
+            target.sendall(piece)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+    return tunnel
+
+
+def _received(source: socket.socket) -> bytes:
+    try:
+        return source.recv(65536)
+    except OSError:
+        return b""
+
+
+def test_post_tells_no_password_of_the_users_netrc(
+    server: Any, transport: HttpxTransport, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A password that is kept for that host is not sent along."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login me password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    server.answers = [STORED]
+
+    transport.post(server.url, BODY, "zstd")
+
+    assert b"authorization" not in head_of(server.requests[0])
 
 
 @pytest.mark.parametrize(

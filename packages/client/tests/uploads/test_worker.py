@@ -74,7 +74,7 @@ def test_work_with_a_receipt_sends_the_document(work: Work, document: Make, lyin
 
     assert SENT == lying()
     assert (1, 0, "nothing is left to send", False) == (session.sent, session.refused, session.why, session.left)
-    assert State(posts=[work.clock.now()]) == work.state
+    assert State(posts=[work.clock.now()], why="nothing was left to send") == work.state
 
 
 def test_work_posts_the_bytes_that_wait_and_keeps_those_that_left(
@@ -205,6 +205,33 @@ def test_work_with_a_415_tries_gzip_once_within_the_task(
     assert 1 == len(work.state.posts)
 
 
+def test_work_after_a_415_posts_later_documents_as_gzip_at_once(work: Work, document: Make) -> None:
+    """What a server does not take it is told once in a session of work; the next session asks anew."""
+    days = ("2026-11-17", "2026-11-18", "2026-11-19")
+    work.transport.answers = [ours(415)]
+    for day in days[:2]:
+        work.pending.record(f"{day}.json", document(day), YES)
+
+    first = work.run()
+    work.pending.record(f"{days[2]}.json", document(days[2]), YES)
+    second = work.run()
+
+    assert (2, 1) == (first.sent, second.sent)
+    assert ["zstd", "gzip", "gzip", "zstd"] == [encoding for _, encoding, _ in work.transport.posted]
+
+
+def test_work_with_a_415_to_gzip_too_does_not_turn_back(work: Work, document: Make, lying: Lying) -> None:
+    """A server that takes neither refuses each document once."""
+    work.transport.answers = [ours(415)] * 3
+    for day in ("2026-11-18", "2026-11-19"):
+        work.pending.record(f"{day}.json", document(day), YES)
+
+    session = work.run()
+
+    assert (0, 2) == (session.sent, session.refused)
+    assert ["zstd", "gzip", "gzip"] == [encoding for _, encoding, _ in work.transport.posted]
+
+
 def test_work_with_a_415_and_a_no_meanwhile_posts_nothing_more(work: Work, document: Make, lying: Lying) -> None:
     """Posting once more is a post: the gate is asked before it too."""
 
@@ -248,11 +275,14 @@ def test_work_with_a_415_and_a_no_meanwhile_posts_nothing_more(work: Work, docum
         ("1e9", 30.0),
         ("soon", 30.0),
         ("²", 30.0),
+        ("Fri, 20 Nov 2026 12:02:00 GMT", 120.0),
+        ("Sat, 28 Nov 2026 12:00:00 GMT", 86_400.0),
         ("Wed, 21 Oct 2026 07:28:00 GMT", 30.0),
+        ("Fri, 20 Nov 2026 25:00:00 GMT", 30.0),
     ],
 )
 def test_work_with_retry_after_heeds_what_can_be_read(work: Work, document: Make, text: str, delay: float) -> None:
-    """The server's wish in seconds is taken up to a day; what cannot be read leaves the backoff as it is."""
+    """The server's wish is taken up to a day; the past, and what cannot be read, leaves the backoff as it is."""
     work.transport.answers = [Answer(503, b"", {"retry-after": text})]
     work.pending.record(NAME, document(), YES)
 
@@ -339,6 +369,29 @@ def test_work_while_at_work_does_nothing(work: Work, document: Make) -> None:
     assert (1, 1) == (session.sent, len(transport.posted))
 
 
+def test_work_takes_what_is_recorded_during_a_post(work: Work, document: Make) -> None:
+    """What another thread records meanwhile is posted in the same session, and the one under way only once."""
+
+    class Recording(FakeTransport):
+        def post(self, url: str, body: bytes, encoding: str | None) -> Answer:
+            if not self.posted:
+                work.pending.record("2026-11-18.json", document("2026-11-18"), YES)
+                work.pending.scan()
+            return super().post(url, body, encoding)
+
+    transport = Recording()
+    worker = UploadWorker(
+        work.manager, work.pending, endpoint="https://h", transport=transport, gate=work.gate, clock=work.clock
+    )
+    work.pending.record(NAME, document(), YES)
+
+    session = worker.work(work.clock.now() + 60)
+
+    posted = [zstandard.ZstdDecompressor().decompress(body) for _, _, body in transport.posted]
+    assert [document(), document("2026-11-18")] == posted
+    assert (2, "nothing is left to send") == (session.sent, session.why)
+
+
 def test_work_that_was_interrupted_can_work_again(work: Work, document: Make, lying: Lying) -> None:
     """An error that is nobody's outcome leaves the document where it is and the worker idle."""
     work.pending.record(NAME, document(), YES)
@@ -368,7 +421,7 @@ def test_work_on_what_the_gate_holds_back_refuses_it_unposted(
     assert REFUSED == lying()
     assert reason == json.loads((Path(directory.refused) / "2026-11-19.reason.json").read_bytes())["reason"]
     assert [] == work.transport.posted
-    assert (State(), 1) == (work.state, session.refused)
+    assert (State(why="nothing was left to send"), 1) == (work.state, session.refused)
 
 
 def test_work_asks_the_gate_before_each_document(work: Work, document: Make, lying: Lying) -> None:
@@ -461,13 +514,46 @@ def test_work_whose_receipt_cannot_be_written_keeps_the_document(
 
 
 def test_work_tells_a_person_what_it_does(work: Work, document: Make) -> None:
-    """Each post and each trouble is a sentence."""
-    work.transport.answers = [ours(503, retry=True)]
+    """Each post, what came of it, and each wait is a sentence."""
+    work.transport.answers = [ours(503, retry=True), ours(422), ours(415)]
+    days = [f"2026-11-{day:02}" for day in range(1, 18)]
+    for day in days:
+        work.pending.record(f"{day}.json", document(day), YES)
+
+    work.run(seconds=61)
+
+    size = len(document())
+    assert [
+        f"posting 2026-11-01.json ({size} bytes)",
+        "2026-11-01.json stays: HTTP 503 some_code: what to do",
+        f"posting 2026-11-02.json ({size} bytes)",
+        "2026-11-02.json is refused: HTTP 422 some_code: what to do",
+        f"posting 2026-11-03.json ({size} bytes)",
+        "zstd is not taken there; gzip is tried from here on",
+        "2026-11-03.json is stored",
+    ] == work.heard[:7]
+    assert "waiting 60 s: 15 posts in 60 s at most" in work.heard
+
+
+def test_work_repeats_a_strangers_words_without_their_codes(
+    work: Work, document: Make, directory: StateDirectory
+) -> None:
+    """What a server says cannot move a cursor, ring a bell or fill a screen."""
+    work.transport.answers = [Answer(422, encode_error("\x1b[2Jx", "a\nb\x07" + "c" * 9999, retry=False), {})]
     work.pending.record(NAME, document(), YES)
 
     work.run()
 
-    assert [
-        f"posting {NAME} ({len(document())} bytes)",
-        f"{NAME} stays: HTTP 503 some_code: what to do",
-    ] == work.heard
+    reason = json.loads((Path(directory.refused) / "2026-11-19.reason.json").read_bytes())
+    assert (" [2Jx", f"a b {'c' * 496}") == (reason["reason"], reason["message"])
+    assert all(sentence.isprintable() and len(sentence) < 600 for sentence in work.heard)
+
+
+def test_work_says_in_the_state_why_the_next_try_is_when_it_is(work: Work, document: Make) -> None:
+    """A person who asks is told what happened, in the words of that time."""
+    work.transport.answers = [Answer(503, encode_error("busy", "later", retry=True), {"retry-after": "60"})]
+    work.pending.record(NAME, document(), YES)
+
+    work.run()
+
+    assert "the server asked for it: HTTP 503 busy: later" == work.state.why

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeAlias
 
 from . import limits, names
 from .errors import DeclarationInvalid
+from .event_fields import accepts
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -77,17 +78,7 @@ class Event(Entry):
     def accepts(self, key: str, value: object) -> bool:
         """Whether `value` is what field `key` is declared to be."""
         allowed = self.fields.get(key)
-        if allowed is None:
-            return False
-        if isinstance(allowed, tuple):
-            return isinstance(value, str) and value in allowed
-        if allowed == "flag":
-            return isinstance(value, bool)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return False
-        if allowed != "seconds" and not isinstance(value, int):
-            return False
-        return 0 <= value <= limits.count_max  # A comparison takes whole numbers of any length; NaN fails it.
+        return allowed is not None and accepts(allowed, value)
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,16 @@ _LOWER = "abcdefghijklmnopqrstuvwxyz" + _DIGITS
 _LETTERS = _LOWER + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _BUCKET = _LETTERS + "._<>=+-"
 _PROGRAM = _LETTERS + "._+-"
+# What lies in a state directory: an application of such a name would lie in the middle of its parent's.
+_FOLDERS = ("counts", "events", "reports", "uploads", "private", "mode")
 
 NAME_RULE = "words of a-z and 0-9 joined by '-', parts joined by '/', 200 characters at most (cmd/export)"
 BUCKET_RULE = "letters, digits and . _ < > = + - (pdf, <=0.1, other)"
 STACK_RULE = "a name of which one part may have capitals (crash/KeyError)"
-APPLICATION_RULE = "parts of a-z, 0-9, '.', '_' and '-' joined by '/', 100 characters at most (example.org/mytool)"
+APPLICATION_RULE = (
+    "parts of a-z, 0-9, '.', '_' and '-' joined by '/', 100 characters at most, from the third on none that is counts, "
+    "events, reports, uploads, private or mode (example.org/mytool)"
+)
 PROGRAM_RULE = "letters, digits and . _ + -, begun by a letter or digit, 100 characters at most (mytool)"
 FIELD_RULE = "a-z, 0-9 and '_', begun by a letter (format)"
 
@@ -60,7 +65,10 @@ def is_application(text: str) -> bool:
     """Whether `text` is an application's name; it is also a relative path of folders, so no part is ``..``."""
     if len(text) > limits.application_characters_max:
         return False
-    return all(_is_of(part, _LOWER + "._-") and part[0] in _LOWER and part[-1] in _LOWER for part in text.split("/"))
+    parts = text.split("/")
+    if any(part in _FOLDERS for part in parts[2:]):
+        return False
+    return all(_is_of(part, _LOWER + "._-") and part[0] in _LOWER and part[-1] in _LOWER for part in parts)
 
 
 def is_program(text: str) -> bool:

@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import shutil
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tallypost_schema import declaration
-from tallypost_schema.errors import DeclarationInvalid
-
-from ..clock import SystemClock, day_of
+from .. import losses
+from ..clock import day_of
 from ..daily import Daily
 from . import table
+from .events import show_events
 from .watch import watch_changes, watch_terminal
 
 if TYPE_CHECKING:
     from ..consent import Mode
+    from ..events.overview import ShownEvent
     from ..seams import Clock
 
 COMMANDS = {
@@ -37,8 +35,12 @@ COMMANDS = {
     "preview": ("print the exact bytes of each document that would be posted next", "tallypost preview"),
     "upload": ("report, and post what may leave, now", "tallypost upload"),
     "forget": ("remove everything of the application from this machine; an off is kept", "tallypost forget"),
-    "check": ("check a telemetry.toml", "tallypost check telemetry.toml"),
+    "check": ("look for mistakes in a telemetry.toml", "tallypost check telemetry.toml --source src"),
+    "docs": ("write the page for users from a telemetry.toml", "tallypost docs telemetry.toml --output telemetry.html"),
 }
+
+# As many documents are named in a line for people.
+SHOWN_MAX = 3
 
 _SOURCES = {
     "constructor": "the application switched it off",
@@ -62,13 +64,32 @@ def status(daily: Daily, *, as_json: bool) -> int:
     print(f"  decided by   {_SOURCES[facts['source']]}" + (f", since {facts['since']}" if facts["since"] else ""))
     print(f"  files        {facts['dir']}")
     print(f"  reports      {facts['reports']} local")
-    print(f"  documents    {facts['pending']} pending, {facts['sent']} sent, {facts['refused']} refused")
+    print(f"  waiting      {_waiting(facts)}")
+    print(f"  sent         {facts['sent']}" + (f", the last {facts['last_sent']}" if facts["last_sent"] else ""))
+    print(f"  refused      {facts['refused']}{_last_refused(facts['last_refused'])}")
     print(f"  endpoint     {facts['endpoint'] or 'none known'}")
     if facts["next_try"]:
-        print(f"  next try     not before {facts['next_try']}")
+        why = f": {facts['next_try_why']}" if facts["next_try_why"] else ""
+        print(f"  next try     not before {facts['next_try']}{why}")
     for reason, n in facts["losses"].items():
-        print(f"  lost         {n} {reason}")
+        print(f"  lost         {n} {reason}: {losses.SENTENCES.get(reason, 'see the documentation')}")
     return 0
+
+
+def _waiting(facts: dict[str, Any]) -> str:
+    waiting = facts["waiting"]
+    if not waiting:
+        return "no document"
+    tried = [f"{one['document']} ({one['failures']} tries failed)" for one in waiting if one["failures"]]
+    names = tried or [one["document"] for one in waiting]
+    more = f", and {len(waiting) - SHOWN_MAX} more" if len(waiting) > SHOWN_MAX else ""
+    return f"{len(waiting)} document(s): {', '.join(names[:SHOWN_MAX])}{more}"
+
+
+def _last_refused(refused: dict[str, str] | None) -> str:
+    if refused is None:
+        return ""
+    return f", the last {refused['document']}: {refused['reason']} ({refused['message']})"
 
 
 def on(daily: Daily, *, as_json: bool) -> int:
@@ -115,6 +136,22 @@ def show(
         print(line)
     if not drawn:
         print(_nothing(daily.show(), name, day_of(clock.now()), days), file=sys.stderr)
+    return 0
+
+
+def events(daily: Daily, *, as_json: bool, clock: Clock, name: str, days: int | None, follow: bool) -> int:
+    """Events, a line each; with `follow` each new one too."""
+    today = day_of(clock.now())
+    window = table.last_days(today, days) if days is not None else None
+
+    def is_chosen(event: ShownEvent) -> bool:
+        # What comes while this follows is of today or later, and was asked for.
+        in_window = window is None or (event.at is not None and (event.at[:10] in window or event.at[:10] > today))
+        return in_window and name in (event.name or "")
+
+    n = show_events(daily.events, as_json=as_json, chosen=is_chosen, follow=follow, clock=clock, out=sys.stdout)
+    if n == 0:
+        print("No such event has been logged.", file=sys.stderr)
     return 0
 
 
@@ -174,32 +211,6 @@ def forget(daily: Daily, *, as_json: bool) -> int:
         as_json, {"forgotten": daily.directory.path}, f"Removed all of {daily.directory.application} from this machine."
     )
     return 0
-
-
-def check(file: str, *, as_json: bool) -> int:
-    """Problems of a telemetry.toml, a line each."""
-    problems: list[str] = []
-    try:
-        declared = declaration.parse(Path(file).read_text("utf-8"))
-        today = datetime.date.fromisoformat(day_of(SystemClock(os.environ).now()))
-        if declared.contact is None:
-            problems.append("contact is missing, allowed is some text: users need somebody to ask")
-        tables = (declared.counters, declared.histograms, declared.stacks, declared.events)
-        for table in tables:
-            problems += [
-                f'"{name}" expired on {entry.expires}' for name, entry in table.items() if entry.expired(today)
-            ]
-    except (OSError, UnicodeDecodeError) as error:
-        problems = [f"cannot be read: {error}"]
-    except DeclarationInvalid as error:
-        problems = error.problems
-    if as_json:
-        print(json.dumps({"file": file, "problems": problems}))
-    for problem in problems:
-        print(f"{file}: {problem}", file=sys.stderr)
-    if not problems and not as_json:
-        print(f"{file}: no problems")
-    return 1 if problems else 0
 
 
 def _set_mode(daily: Daily, mode: Mode, as_json: bool) -> int:

@@ -19,7 +19,7 @@ from ..clock import SystemClock
 from ..errors import NoApplication, TallypostError
 from ..installed import daily_of, only_application
 from ..state_directory import base_directory
-from . import commands
+from . import commands, declared
 from .watch import SECONDS
 
 # Ten years: further back than reports are kept, and near enough for the calendar.
@@ -40,13 +40,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the entry point."""
     parser = _parser()
     given = parser.parse_args(arguments)
+    if given.command == "show" and given.follow and not given.events:
+        parser.error("--follow is for --events; --watch shows counts again and again")
+    if given.command == "show" and given.events and given.watch is not None:
+        parser.error("--watch is for counts; --follow shows each new event as it comes")
     try:
-        if given.command == "check":
-            return commands.check(given.file, as_json=given.json)
+        if given.command in ("check", "docs"):
+            return declared.run(given, clock=SystemClock(os.environ))
         base = given.dir or base_directory(os.environ)
         application = given.app or only_application(base)
         clock = SystemClock(os.environ)
         daily = daily_of(base, application, environ=os.environ, clock=clock)
+        if given.command == "show" and given.events:
+            return commands.events(
+                daily, as_json=given.json, clock=clock, name=given.name, days=given.days, follow=given.follow
+            )
         if given.command == "show":
             return commands.show(
                 daily, as_json=given.json, clock=clock, name=given.name, days=given.days, every=given.watch
@@ -90,8 +98,8 @@ def _parser() -> argparse.ArgumentParser:
         )
         if name == "show":
             _add_show(word)
-        elif name == "check":
-            word.add_argument("file", metavar="FILE", help="a telemetry.toml")
+        elif name in ("check", "docs"):
+            declared.add_arguments(name, word)
     return parser
 
 
@@ -121,6 +129,10 @@ def _add_show(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=SECONDS,
         help=f"show it again every so many seconds ({SECONDS:g}), until Ctrl-C",
+    )
+    parser.add_argument("--events", action="store_true", help="the events instead of the counts, a line each")
+    parser.add_argument(
+        "--follow", action="store_true", help="with --events: each new one as it comes, too, until Ctrl-C"
     )
 
 

@@ -8,6 +8,7 @@ Never   counts a word that the parser does not know as a command or an option; n
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 
 from . import bounded
@@ -16,7 +17,7 @@ from .words import OTHER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from ..telemetry import Telemetry
@@ -80,8 +81,10 @@ def _read_words(parser: Parser, words: list[str], path: tuple[str, ...], calls: 
     """Walk over the words as argparse does: past the values of options, into the parser of a command."""
     options: list[argparse.Action] = []
     calls.append((path, []))
-    commands, before = _commands_of(parser), _positionals_before_command(parser)
-    at, no_more_options = 0, False
+    commands = _commands_of(parser)
+    before_command = _positionals_before(parser, lambda action: action is commands)
+    before_rest = _positionals_before(parser, lambda action: action.nargs == argparse.REMAINDER)
+    at, positionals, no_more_options = 0, 0, False
     while at < len(words):
         word = words[at]
         at += 1
@@ -93,14 +96,15 @@ def _read_words(parser: Parser, words: list[str], path: tuple[str, ...], calls: 
             options += found[0]
             if found[1] is not None:
                 at += _values(parser, found[1], words[at:])
-        elif commands is not None:
-            if before > 0:
-                before -= 1
-            elif word in commands.choices:
-                below = commands.choices[word]
-                calls[-1] = (path, _names(options))
-                _read_words(below, words[at:], (*path, _canonical(commands, below)), calls)
-                return
+            continue
+        positionals += 1
+        if commands is not None and positionals > before_command and word in commands.choices:
+            below = commands.choices[word]
+            calls[-1] = (path, _names(options))
+            _read_words(below, words[at:], (*path, _canonical(commands, below)), calls)
+            return
+        if positionals >= max(before_rest, 1):
+            break  # What follows belongs to another program.
     calls[-1] = (path, _names(options))
 
 
@@ -114,24 +118,29 @@ def _options_in(parser: Parser, word: str) -> tuple[list[argparse.Action], argpa
     name, is_joined, _ = word.partition("=")
     if is_joined and name in known:
         return [known[name]], None
-    if word[1] in parser.prefix_chars:
-        begun = {id(action): action for spelling, action in known.items() if spelling.startswith(name)}
-        if parser.allow_abbrev and len(begun) == 1:
-            (action,) = begun.values()
-            return [action], None if is_joined else action
-        return None if " " in word else ([], None)
     # -vvx: flags until one that takes a value, which is then the rest of the word.
-    found = []
+    found: list[argparse.Action] = []
     for place, letter in enumerate(word[1:], start=2):
         flag = known.get(word[0] + letter)
-        if flag is None:
+        if flag is None or word[1] in parser.prefix_chars:
             break
         found.append(flag)
         if flag.nargs != 0:
             return found, flag if place == len(word) else None
-    if not found and (_is_negative_number(parser, word) or " " in word):
-        return None
-    return found, None
+    if found:
+        return found, None
+    begun = _begun(parser, name)
+    if len(begun) == 1:
+        return begun, None if is_joined else begun[0]
+    return None if " " in word or _is_negative_number(parser, word) else ([], None)
+
+
+def _begun(parser: Parser, name: str) -> list[argparse.Action]:
+    """The options that may be abbreviated to `name`."""
+    if not parser.allow_abbrev:
+        return []
+    spelled = parser._option_string_actions.items()
+    return list({id(action): action for spelling, action in spelled if spelling.startswith(name)}.values())
 
 
 def _values(parser: Parser, option: argparse.Action, words: list[str]) -> int:
@@ -155,15 +164,15 @@ def _commands_of(parser: Parser) -> Any:
     return next((action for action in parser._actions if isinstance(action, argparse._SubParsersAction)), None)
 
 
-def _positionals_before_command(parser: Parser) -> int:
-    """How many words certainly stand before the command; of those that may be any number none is certain."""
+def _positionals_before(parser: Parser, is_it: Callable[[argparse.Action], bool]) -> float:
+    """How many words certainly stand before a positional; of those that may be any number none is certain."""
     count = 0
     for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            break
         if not action.option_strings:
+            if is_it(action):
+                return count
             count += action.nargs if isinstance(action.nargs, int) else action.nargs is None
-    return count
+    return math.inf  # There is none.
 
 
 def _canonical(commands: Any, parser: Parser) -> str:

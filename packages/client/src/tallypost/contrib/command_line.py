@@ -175,8 +175,9 @@ def _path(context: Any) -> tuple[str, ...]:
 
 def _known_name(context: Any) -> str:
     """The command's name, if its group tells it; a group may take any word for a command, and those are not counted."""
-    name = context.command.name
     group = context.parent.command
-    if name in getattr(group, "commands", ()) or name in group.list_commands(context.parent):
-        return str(name)
+    # Its own name first: the group may know it by several, or by another one alone.
+    for name in (context.command.name, context.info_name):
+        if name in getattr(group, "commands", ()) or name in group.list_commands(context.parent):
+            return str(name)
     return OTHER

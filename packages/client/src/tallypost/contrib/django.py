@@ -1,7 +1,7 @@
 """Counts the requests of a Django site.
 
 Takes   requests, on their way through Django's middlewares; the setting ``TALLYPOST``.
-Gives   counts of route (``users.<id>``), method, class of status, seconds, exceptions of views.
+Gives   counts of route (``users.<id>``), method, class of status, seconds, exceptions that nobody made an answer of.
 Never   changes a request or an answer; without the setting, or if what it names cannot be had, it is not there at all.
 """
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.core.exceptions import MiddlewareNotUsed
+from django.core.signals import got_request_exception
 from django.utils.module_loading import import_string
 
 from . import bounded
@@ -50,9 +51,13 @@ class TallypostMiddleware:
         if self._is_async:
             markcoroutinefunction(self)
         self.problem: Exception | None = None
+        # A function of the module, so that it is connected once however many middlewares there are.
+        got_request_exception.connect(_note_exception, dispatch_uid=_RAISED)
 
     def __call__(self, request: Any) -> Any:
         """Have the site answer, and count when the answer is made; a streaming one is sent after that."""
+        if not self._counters.takes(vars(request)):
+            return self.get_response(request)
         if self._is_async:
             return self._answer(request)
         begin, status = self._counters.now(), None
@@ -72,18 +77,24 @@ class TallypostMiddleware:
         finally:
             self._count(request, begin, status)
 
-    def process_exception(self, request: Any, exception: Exception) -> None:
-        """Know that a view raised; others decide what becomes of it."""
-        setattr(request, _RAISED, True)
-
     def _count(self, request: Any, begin: float, status: int | None) -> None:
         try:
-            raised = bool(getattr(request, _RAISED, False))
+            self._counters.leaves(vars(request))
             self._counters.count(
-                begin=begin, method=request.method, status=status, route=_route(request), raised=raised
+                seconds=self._counters.now() - begin,
+                method=request.method,
+                status=status,
+                route=_route(request),
+                raised=hasattr(request, _RAISED),
             )
         except Exception as problem:  # noqa: BLE001  # A request of another shape: the answer is made all the same.
             self.problem = problem
+
+
+def _note_exception(sender: object, request: Any = None, **more: object) -> None:
+    """Know that an exception came as far as Django itself, be it a view's or a middleware's; a 404 is none."""
+    if request is not None:
+        setattr(request, _RAISED, True)
 
 
 def _route(request: Any) -> str:

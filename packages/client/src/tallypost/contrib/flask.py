@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import flask
 
 from . import bounded
-from .http import EDGES
+from .http import EDGES, ROUTE_KEY
 from .words import NONE
-from .wsgi import RAISED_KEY, ROUTE_KEY, TallypostMiddleware
+from .wsgi import RAISED_KEY, TallypostMiddleware
 
 if TYPE_CHECKING:
     from typing import Any

@@ -8,6 +8,7 @@ Never   looks at a message or its arguments; never formats, prints or keeps a re
 from __future__ import annotations
 
 import logging
+import threading
 from typing import TYPE_CHECKING
 
 from ..errors import WrongUse
@@ -48,9 +49,8 @@ class CountingHandler(logging.Handler):
         self._others = bounded.BoundedCounter(telemetry, f"{prefix}/logger/{OTHER}", limit=limit, spelled=name_of)
         self._loggers: dict[str, bounded.BoundedCounter] = {}
         self._known: dict[str, bounded.BoundedCounter] = {}
-        # True while this handler counts. Protected by the handler's own lock, so only the same thread can find it true:
-        # then counting itself has logged.
-        self._is_counting = False
+        # True in a thread in which this handler counts: what is logged there meanwhile, counting itself has logged.
+        self._is_counting = threading.local()
         self.problem: Exception | None = None
 
     def setLevel(self, level: int | str) -> None:  # noqa: N802  # Its name in the standard library.
@@ -58,9 +58,20 @@ class CountingHandler(logging.Handler):
         super().setLevel(level)
         self._least, self.level = self.level, logging.NOTSET
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Count a record that the filters let pass, without a lock.
+
+        Counters need none. And a thread that logs in the middle of counting, as a destructor or a signal handler may,
+        would wait here for one that waits for it to have counted.
+        """
+        passed: object = self.filter(record)  # From Python 3.12 on a filter may put another record in its place.
+        if passed:
+            self.emit(passed if isinstance(passed, logging.LogRecord) else record)
+        return bool(passed)
+
     def emit(self, record: logging.LogRecord) -> None:
         """Count a record."""
-        if not self._is_counting:
+        if not hasattr(self._is_counting, "yes"):
             self._count(record)
         # Python prints warnings that no handler takes. That this one counts them must not silence them.
         last = logging.lastResort
@@ -68,7 +79,7 @@ class CountingHandler(logging.Handler):
             last.handle(record)
 
     def _count(self, record: logging.LogRecord) -> None:
-        self._is_counting = True
+        self._is_counting.yes = True
         try:
             if record.levelno < self._least:
                 return
@@ -77,7 +88,7 @@ class CountingHandler(logging.Handler):
         except Exception as problem:  # noqa: BLE001  # Whatever it is: a program must not fail because it logs.
             self.problem = problem
         finally:
-            self._is_counting = False
+            del self._is_counting.yes
 
     def _logger(self, foreign: str) -> bounded.BoundedCounter:
         """The counter of a logger; it has a name of its own, so that each can be declared with its reason."""

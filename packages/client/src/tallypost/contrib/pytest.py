@@ -33,18 +33,27 @@ class OutcomeCounters:
     def __init__(self, telemetry: Telemetry, *, prefix: str = "pytest", edges: tuple[float, ...] = EDGES) -> None:
         self._outcomes = bounded.BoundedCounter(telemetry, f"{prefix}/outcome")
         self._seconds = bounded.Seconds(telemetry, f"{prefix}/seconds", edges)
+        self._is_worker = False
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """Know whether this is a worker of xdist: its reports go to the process that started it, and count there."""
+        self._is_worker = hasattr(config, "workerinput")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count a test when it was called, or when it did not come to that."""
+        if self._is_worker:
+            return
         outcome = outcome_of(report)
         if outcome is not None:
             self._outcomes.inc(outcome)
-        if report.when == "call":
+        if report.when == "call" and not _is_of_a_part(report):
             self._seconds.observe(report.duration)
 
 
 def outcome_of(report: pytest.TestReport) -> str | None:
     """How a test ended, in pytest's words; None for a report that ends nothing."""
+    if _is_of_a_part(report):
+        return "failed" if report.outcome == "failed" else None  # As in pytest's own summary.
     if report.when != "call":
         # Set-up and tear-down count where they fail, and set-up where it skips the test.
         if report.outcome == "passed" or (report.outcome == "skipped" and report.when != "setup"):
@@ -56,6 +65,11 @@ def outcome_of(report: pytest.TestReport) -> str | None:
     return report.outcome
 
 
+def _is_of_a_part(report: pytest.TestReport) -> bool:
+    """Whether it tells of a subtest."""
+    return hasattr(report, "context")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Know the ini options."""
     parser.addini("tallypost", "the telemetry object that counts outcomes: package.module:name")
@@ -63,7 +77,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Bring the counters in, if there is a telemetry object. Workers of xdist report to a process that counts."""
+    """Bring the counters in, if there is a telemetry object."""
     named = str(config.getini("tallypost"))
     if not named or hasattr(config, "workerinput"):
         return

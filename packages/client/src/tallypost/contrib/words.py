@@ -24,6 +24,8 @@ _NAMED_GROUP = re.compile(r"\(\?P<(\w+)>[^()]*\)")
 # Starlette's {name:convertor}, Flask's and Django's <converter:name>.
 _BRACES = re.compile(r"\{(\w+)(?::[^{}]*)?\}")
 _ANGLES = re.compile(r"<(?:[^<>]*:)?(\w+)>")
+# Where a regular expression begins, alone or below the prefix that includes it, and where it ends: ^…$, …/?$, …\Z.
+_ENDS = re.compile(r"(?:^|(?<=/))\^|(?:/\??)?(?:\$|\\[Zz])$")
 
 
 def bucket_of(foreign: str) -> str | None:
@@ -42,6 +44,6 @@ def name_of(foreign: str) -> str | None:
 def route_of(template: str) -> str | None:
     """The bucket for a route's template: ``users.<id>`` for ``/users/{id}``, and for ``users/<int:id>/``."""
     named = _NAMED_GROUP.sub(r"<\1>", template)
-    named = _ANGLES.sub(r"<\1>", _BRACES.sub(r"<\1>", named))
-    named = named.removeprefix("^").removesuffix("$").strip("/")
+    named = _BRACES.sub(r"<\1>", _ANGLES.sub(r"<\1>", named))
+    named = _ENDS.sub("", named).strip("/")
     return bucket_of(named) if named else INDEX

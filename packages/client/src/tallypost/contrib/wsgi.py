@@ -7,49 +7,33 @@ Never   changes status, headers or body; a list stays a list, a server's own fil
 
 from __future__ import annotations
 
-from time import perf_counter
-
-from . import bounded
-from .http import EDGES, HttpCounters
+from .http import ROUTE_KEY, HttpCounters, HttpMiddleware
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
-    from ..telemetry import Telemetry
-
     Environ = dict[str, Any]
     App = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
-# Where an application that knows its routes tells the template of the one that took the request, and that an exception
-# was answered for.
-ROUTE_KEY = "tallypost.route"
+# Where an application tells that an exception was answered for; the template of its route has a place like this.
 RAISED_KEY = "tallypost.raised"
 
 
-class TallypostMiddleware:
+class TallypostMiddleware(HttpMiddleware):
     """Around any WSGI application.
 
     Raises:
         WrongUse: the prefix or the edges are not allowed.
     """
 
-    def __init__(
-        self,
-        app: App,
-        telemetry: Telemetry,
-        *,
-        prefix: str = "http",
-        edges: tuple[float, ...] = EDGES,
-        limit: int = bounded.buckets_max,
-        clock: Callable[[], float] = perf_counter,
-    ) -> None:
-        self._app = app
-        self._counters = HttpCounters(telemetry, prefix=prefix, edges=edges, limit=limit, clock=clock)
+    app: App
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Have the application answer, and count when its body is closed."""
+        if not self._counters.takes(environ):
+            return self.app(environ, start_response)
         request = _Request(environ, self._counters)
 
         def noting_start(status: str, headers: Any, *exc_info: Any) -> Any:
@@ -57,7 +41,7 @@ class TallypostMiddleware:
             return start_response(status, headers, *exc_info)
 
         try:
-            body = self._app(environ, noting_start)
+            body = self.app(environ, noting_start)
         except BaseException as error:
             request.end(raised=isinstance(error, Exception))
             raise
@@ -94,8 +78,9 @@ class _Request:
             return
         self._is_over = True
         environ = self._environ
+        self._counters.leaves(environ)
         self._counters.count(
-            begin=self._begin,
+            seconds=self._counters.now() - self._begin,
             method=environ.get("REQUEST_METHOD"),
             status=self._status,
             route=environ.get(ROUTE_KEY),

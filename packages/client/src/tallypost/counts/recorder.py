@@ -75,9 +75,9 @@ class Recorder:
         except Exception as problem:  # noqa: BLE001  # The host must not notice; the reason is kept for `status`.
             self.memory_reason = f"{type(problem).__name__}: {problem}"
 
-    def lose(self, reason: str) -> None:
-        """Count one loss under its own counter."""
-        self._queue(self.counter(reason), 1)
+    def lose(self, reason: str, n: int = 1) -> None:
+        """Count losses under their own counter."""
+        self._queue(self.counter(reason), n)
 
     def change_file(self) -> None:
         """Have the next increment of every counter open a file anew: the mode has changed."""

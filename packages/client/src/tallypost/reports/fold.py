@@ -17,7 +17,7 @@ from tallypost_schema.upload_config import UploadConfig
 
 from .. import limits
 from ..clock import day_of as clock_day_of
-from ..consent import ModeLine
+from ..consent import ModeLine, may_leave
 from ..counts.count_reader import Counted
 from .local_report import Leaving, LocalReport, Source
 from .look import Look
@@ -54,19 +54,27 @@ class Rest:
 def fold(seen: Look, terms: Terms, *, draw_x: Callable[[], float], draw_id: Callable[[], str]) -> list[LocalReport]:
     """The local reports that are to be made now."""
     today = terms.today.isoformat()
+    tomorrow = (terms.today + datetime.timedelta(days=1)).isoformat()
     through = seen.counted_through()
     by_day: dict[str, list[Rest]] = {}
+    strays: list[Rest] = []
     for file in seen.files:
         if file.written is not None and terms.now - file.written < limits.written_silence_seconds:
             continue  # Without a lock only silence tells that its owner has ended.
+        if file.day <= seen.unreadable_through:
+            continue  # What of it is in a report that cannot be read nobody knows; it would be counted twice.
         before = {name: value for name, value in through.get(file.file, {}).items() if name in file.values}
         added = {name: n for name, value in file.values.items() if (n := value - before.get(name, 0)) > 0}
-        # A wrong clock named a day that is yet to come: it counts for the user, and nobody else is told.
-        stray = file.day > (terms.today + datetime.timedelta(days=1)).isoformat()
-        own_day = (terms.today - datetime.timedelta(days=1)).isoformat() if stray else file.day
-        day = _free_day(own_day, seen.reported, today)
-        if added and day is not None:
-            by_day.setdefault(day, []).append(Rest(file, before, added, may_leave=not stray))
+        if not added:
+            continue
+        if file.day > tomorrow:
+            strays.append(Rest(file, before, added, may_leave=False))
+        elif (day := _free_day(file.day, seen.reported, today)) is not None:
+            by_day.setdefault(day, []).append(Rest(file, before, added, may_leave=True))
+    if by_day:
+        # A wrong clock named a day that is yet to come: it counts for the user alone, in the first report that others
+        # make. A day of its own, taken from today, would be another one for a reporter on the other side of midnight.
+        by_day[min(by_day)] += strays
     reports: list[LocalReport] = []
     for day in sorted(by_day):
         earlier = [report.day for report in (*seen.reports, *reports) if report.upload.leaves and report.day < day]
@@ -89,19 +97,6 @@ def leaving_programs(
         leaving = narrow(added, declaration=seen.declarations.get(key), config=config, x=x, today=today)
         _add(totals.setdefault(program, {}), leaving)
     return _programs({program: counts for program, counts in totals.items() if counts})
-
-
-def may_leave(file_mode: str, day: str, mode: ModeLine | None, consent_version: int) -> str | None:
-    """Why counts of a file may not leave, or None if they may: they began under the present yes, after its day."""
-    if mode is None or mode.mode != "on":
-        return "the mode is not on"
-    if file_mode != str(mode):
-        return "counted before the yes, or under another one"
-    if day <= mode.day:
-        return "counted on the day of the yes; what is counted from the next day on may leave"
-    if consent_version > mode.consent_version:
-        return "the declaration asks for a newer consent"
-    return None
 
 
 def _free_day(day: str, reported: frozenset[str], today: str) -> str | None:

@@ -25,6 +25,7 @@ class Look:
     """A state directory as it was seen.
 
     `reported` has the day of every local report, readable or not: a name that is taken stays taken.
+    `unreadable_through` is the last day of one that cannot be read, or empty.
     """
 
     files: list[Counted]
@@ -32,6 +33,7 @@ class Look:
     reports: list[LocalReport]
     reported: frozenset[str]
     declarations: dict[str, Declaration] = field(default_factory=dict)
+    unreadable_through: str = ""
 
     def with_reports(self, made: list[LocalReport]) -> Look:
         """The same, with reports that were made since."""
@@ -65,6 +67,7 @@ def look(directory: StateDirectory, *, disk: Disk) -> Look:
         reports,
         frozenset(reported),
         {key: parsed for key in keys if (parsed := _declaration(directory.declaration(key), disk)) is not None},
+        max(reported - {report.day for report in reports}, default=""),
     )
 
 

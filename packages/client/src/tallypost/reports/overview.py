@@ -45,6 +45,8 @@ def losses_of(seen: Look) -> dict[str, int]:
                 found[reason] = min(found.get(reason, 0) + n, limits.count_max)
     if seen.damaged:
         found[losses.DAMAGED_COUNT_FILES] = len(seen.damaged)
+    if unreadable := len(seen.reported) - len(seen.reports):
+        found[losses.DAMAGED_LOCAL_REPORTS] = unreadable
     return found
 
 

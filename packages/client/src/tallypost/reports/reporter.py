@@ -106,9 +106,14 @@ class Reporter:
         for folder in self._directory.folders():
             self._disk.sweep(folder, self._clock.now() - limits.unfinished_seconds_max)
         living = {file.file for file in seen.files}
-        for report in seen.reports[: -limits.local_reports_kept]:
-            if not any(source.file in living for source in report.sources):
-                self._disk.remove(self._directory.local_report(report.day))
+        readable = {report.day: report for report in seen.reports}
+        for day in sorted(seen.reported)[: -limits.local_reports_kept]:
+            report = readable.get(day)
+            named = {source.file for source in report.sources} if report is not None else set()
+            # Of one that cannot be read every file may be named that is as old.
+            waits = bool(named & living) if report is not None else any(file.day <= day for file in seen.files)
+            if not waits:
+                self._disk.remove(self._directory.local_report(day))
 
 
 def _is_within(file: Counted, through: dict[str, int]) -> bool:

@@ -24,6 +24,10 @@ class State(Struct):
     posts: list[float] = field(default_factory=list)
     next_try: dict[str, float] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Why a document's next try is when it is."""
+    why: str = ""
+    """Why the next try of all is when it is, for people; empty where nothing was ever tried."""
 
 
 @dataclass(frozen=True)
@@ -74,55 +78,90 @@ class UploadManager:
         """What is to be done now."""
         now = self._now()
         if not self._queue:
-            return Done("nothing is left to send", left=False)
+            return self._done("nothing is left to send", left=False)
         if self._failures_in_a_row >= limits.failures_in_a_row_max:
-            return Done(f"{self._failures_in_a_row} posts in a row had no success", left=True)
+            return self._done(without_success(self._failures_in_a_row), left=True)
         name = next((name for name in self._queue if self._due(name, now)), None)
         if name is None:
-            return Done("the next try is later", left=True)
+            return self._done("the next try is later", left=True)
         # An instant later than now is from before the clock was set back: it says nothing.
         self.state.posts = [at for at in self.state.posts if now - limits.post_window_seconds < at <= now]
         if len(self.state.posts) >= limits.posts_per_window_max:
             if self._waits_in_a_row >= limits.waits_in_a_row_max:
-                return Done(f"{limits.posts_per_window_max} posts a minute are sent at most", left=True)
+                return self._done(f"{limits.posts_per_window_max} posts a minute are sent at most", left=True)
             self._waits_in_a_row += 1
             return Wait(self.state.posts[0] + limits.post_window_seconds - now)
         self._waits_in_a_row = 0
         self.state.posts.append(now)
-        self._save(self.state)
+        self._keep()
         return Upload(name)
 
-    def report_result(self, name: str, outcome: Outcome, retry_after: float | None = None) -> None:
-        """Take the outcome of a post; `retry_after` is the server's wish in seconds, if it had a readable one."""
+    def report_result(
+        self, name: str, outcome: Outcome, retry_after: float | None = None, trouble: str = "no answer"
+    ) -> None:
+        """Take the outcome of a post.
+
+        `retry_after` is the server's wish in seconds, if it had a readable one; `trouble` is a clause for people.
+        """
         self._queue.remove(name)
         if outcome == "recoverable":
             self._failures_in_a_row += 1
             failures = self.state.failures[name] = self.state.failures.get(name, 0) + 1
             self.state.next_try[name] = self._now() + self._delay(failures, retry_after)
+            asked = "the server asked for it" if retry_after is not None else without_success(failures)
+            self.state.reasons[name] = f"{asked}: {trouble}"
             self._queue.append(name)
         else:
             self._failures_in_a_row = 0
-            self.state.failures.pop(name, None)
-            self.state.next_try.pop(name, None)
-        self._save(self.state)
+            self._settle(name)
+        self._keep()
 
     def forget(self, name: str) -> None:
         """Drop the document of the present task, which was not posted: it is settled, or held back."""
         self._queue.remove(name)
-        self.state.failures.pop(name, None)
-        self.state.next_try.pop(name, None)
+        self._settle(name)
+        self.put_off()
+
+    def put_off(self) -> None:
+        """Leave the document of the present task where it is: it was not posted."""
         self.state.posts.pop()  # `next_task` counted a post that was none. What failed before stays failed.
-        self._save(self.state)
+        self._keep()
 
     def earliest_try(self) -> float | None:
         """When the first of the documents in the queue may be tried; None if the queue is empty.
 
         After failures in a row the trouble is not the document's: those that were not tried wait with the others.
         """
-        tries = [self.state.next_try[name] for name in self._queue if name in self.state.next_try]
-        if self._failures_in_a_row >= limits.failures_in_a_row_max or len(tries) == len(self._queue):
-            return min(tries, default=None)
-        return self._now()
+        if not self._queue:
+            return None
+        name = self._earliest()
+        return self.state.next_try[name] if name is not None else self._now()
+
+    def _earliest(self) -> str | None:
+        """The document that has to wait the least; None if one has not to wait."""
+        waiting = [name for name in self._queue if name in self.state.next_try]
+        if self._failures_in_a_row < limits.failures_in_a_row_max and len(waiting) < len(self._queue):
+            return None
+        return min(waiting, key=self.state.next_try.__getitem__, default=None)
+
+    def _done(self, why: str, *, left: bool) -> Done:
+        self._keep()  # What was withdrawn or evicted since the last session has left its traces here.
+        return Done(why, left)
+
+    def _keep(self) -> None:
+        self.state.reasons = {name: why for name, why in self.state.reasons.items() if name in self.state.next_try}
+        name = self._earliest()
+        if not self._queue:
+            self.state.why = "nothing was left to send"
+        elif name is None:
+            self.state.why = "more was left than one run may send"
+        else:
+            self.state.why = self.state.reasons.get(name, "a post had no success")
+        self._save(self.state)
+
+    def _settle(self, name: str) -> None:
+        self.state.failures.pop(name, None)
+        self.state.next_try.pop(name, None)
 
     def _due(self, name: str, now: float) -> bool:
         # A next try further off than any delay is from before the clock was set back. (A second for the rounding of
@@ -135,3 +174,8 @@ class UploadManager:
             return min(retry_after, limits.retry_after_seconds_max)
         doubled: float = limits.backoff_seconds_first * 2 ** min(failures - 1, 30)
         return self._draw() * min(doubled, limits.backoff_seconds_max)
+
+
+def without_success(failures: int) -> str:
+    """How often something failed, as a clause for people."""
+    return "a post had no success" if failures == 1 else f"{failures} posts in a row had no success"

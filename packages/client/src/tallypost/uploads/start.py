@@ -26,6 +26,9 @@ UPLOADER_VARIABLE = "TALLYPOST_UPLOADER"
 _RETRY_SECONDS = 600
 _DAY_SECONDS = 86400.0
 
+# Process groups of uploaders that this process adopted, as the first process of a container does.
+_adopted: list[int] = []
+
 
 def start(
     kind: str,
@@ -108,10 +111,39 @@ def _detach(command: list[str], environ: Mapping[str, str]) -> None:
     # The shell starts the command behind itself and ends: it is the intermediate whose end makes the uploader an
     # orphan. A fork of the host would copy its threads' locks; importing subprocess would cost the host 10 ms.
     nowhere = [(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_RDWR, 0) for stream in (0, 1, 2)]
+    closed = [(os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _inheritable()]
     # Away from the host's folder, which `-m` would else put first among the places to import from.
     shell = ["/bin/sh", "-c", 'cd / && "$@" &', "sh", *command]
-    pid = os.posix_spawn(shell[0], shell, environment, file_actions=nowhere, setsid=True)
+    _adopted[:] = [group for group in _adopted if _is_alive(group)]
+    # A thread of the host may hold back signals that the uploader has to hear.
+    pid = os.posix_spawn(shell[0], shell, environment, file_actions=nowhere + closed, setsid=True, setsigmask=())
     try:
         os.waitpid(pid, 0)
     except ChildProcessError:
         return  # The host reaps its children itself.
+    if _is_alive(pid):
+        _adopted.append(pid)
+
+
+def _inheritable() -> list[int]:
+    """The descriptors that a child of the host would have: a socket that listens, say, which it would keep occupied."""
+    try:
+        names = os.listdir("/dev/fd")
+    except OSError:
+        return []  # The uploader closes what it has, a little later.
+    return [descriptor for descriptor in map(int, names) if descriptor > 2 and _is_inheritable(descriptor)]
+
+
+def _is_inheritable(descriptor: int) -> bool:
+    try:
+        return os.get_inheritable(descriptor)
+    except OSError:
+        return False  # Closed meanwhile, as that of the listing is.
+
+
+def _is_alive(group: int) -> bool:
+    """Whether a child of this process lives in a process group; one that has ended is taken away."""
+    try:
+        return os.waitpid(-group, os.WNOHANG)[0] == 0
+    except ChildProcessError:
+        return False

@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timezone
+from email.utils import parsedate_to_datetime
 from typing import Any, Protocol, TypeVar
 
 import httpx
@@ -31,10 +33,18 @@ class Answer:
     body: bytes
     headers: Mapping[str, str]
 
-    def retry_after(self) -> float | None:
-        """The server's wish in seconds, or None where there is no readable one."""
+    def retry_after(self, now: float) -> float | None:
+        """The server's wish in seconds from `now`; None where none can be read, or it lies in the past."""
         text = self.headers.get("retry-after", "").strip()
-        return float(text) if text.isascii() and text.isdigit() else None
+        if text.isascii() and text.isdigit():
+            return float(text)
+        try:
+            at = parsedate_to_datetime(text)
+            # Of HTTP's three forms one names no zone: all of them are in UTC.
+            wish = (at if at.tzinfo is not None else at.replace(tzinfo=timezone.utc)).timestamp() - now
+        except (TypeError, ValueError, IndexError, OverflowError):
+            return None
+        return wish if wish >= 0 else None
 
 
 class Transport(Protocol):

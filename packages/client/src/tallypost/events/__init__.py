@@ -1,0 +1,1 @@
+"""Events: from `Telemetry.event` to ``events/<session>.jsonl`` and the batches that are cut from it."""

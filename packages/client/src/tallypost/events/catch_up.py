@@ -1,0 +1,203 @@
+"""The catch-up: cuts what sessions have logged, and closes those whose process has ended. Whoever uploads does it.
+
+Takes   the session logs, the saved mode line, the upload config.
+Gives   batches, through `record`; logs that go on behind them, or are gone.
+Never   touches a log that may not leave, but for keeping their number; never waits long for a session's owner.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from tallypost_schema import declaration as declarations
+from tallypost_schema import documents
+from tallypost_schema import limits as shared_limits
+from tallypost_schema.declaration import Declaration
+from tallypost_schema.documents import Batch
+from tallypost_schema.errors import DeclarationInvalid, SchemaError
+from tallypost_schema.upload_config import UploadConfig
+
+from .. import limits
+from ..clock import day_of
+from ..consent import ModeLine, may_leave
+from ..seams import Clock, Disk, Lock
+from ..state_directory import StateDirectory
+from .cut import next_batch
+from .log_reader import SessionLog, read
+from .session_log import header_line
+
+Record = Callable[[str, bytes, str], bool]
+"""Take a document by name, with the mode line it was begun under; False if its name was ever taken."""
+
+Known = Callable[[str], bytes | None]
+"""The document that was ever recorded under a name, or None."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Under what is cut: the saved mode line, and the upload config."""
+
+    mode: ModeLine | None
+    config: UploadConfig | None
+
+
+class CatchUp:
+    """The session logs of one state directory. Any number may work at once: a log is cut under its lock."""
+
+    def __init__(self, directory: StateDirectory, *, record: Record, known: Known, disk: Disk, clock: Clock) -> None:
+        self._directory, self._record, self._known = directory, record, known
+        self._disk, self._clock = disk, clock
+
+    def run(self, terms: Terms) -> None:
+        """Cut every session that may leave, close those that have ended, and keep the newest logs of the others.
+
+        Raises:
+            OSError: the disk refused; what is cut is cut, and the next run goes on from there.
+        """
+        ended = []
+        is_trusted = self._disk.is_trusted(self._directory.events)
+        for session in self.sessions():
+            lock = self._end_of(session, is_trusted)
+            if lock is None and not is_trusted:
+                continue  # Its owner appends without a lock, since none would be heard.
+            try:
+                log = self.read(session)
+                declaration = self._declaration_of(log) if log is not None else None
+                if log is None or declaration is None or self._stays(log, declaration, terms) is not None:
+                    if lock is not None:
+                        ended.append(session)
+                else:
+                    self._cut_all(session, declaration, terms, closes=lock is not None)
+            finally:
+                if lock is not None:
+                    lock.release()
+        self._retain(ended)
+
+    def cut(self, session: str, terms: Terms) -> None:
+        """Cut one living session: its log has grown to the size of a document.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        log = self.read(session)
+        declaration = self._declaration_of(log) if log is not None else None
+        if log is not None and declaration is not None and self._stays(log, declaration, terms) is None:
+            self._cut_all(session, declaration, terms, closes=False)
+
+    def sessions(self) -> list[str]:
+        """The sessions that have a log."""
+        return [name.removesuffix(".jsonl") for name in self._disk.names(self._directory.events) if _is_log(name)]
+
+    def read(self, session: str) -> SessionLog | None:
+        """A session's log, or None if it is gone or tells nothing."""
+        try:
+            log = read(self._disk.read(self._directory.session_log(session)))
+        except OSError:
+            return None
+        return log if log is not None and log.header.session == session else None
+
+    def _cut_all(self, session: str, declaration: Declaration, terms: Terms, *, closes: bool) -> None:
+        lock = self._disk.try_lock(self._directory.append_lock(session))
+        if lock is None:
+            return  # Its owner is appending, or another uploader cuts: the next run will do.
+        try:
+            today = datetime.date.fromisoformat(day_of(self._clock.now()))
+            while True:
+                log = self.read(session)
+                if log is None:
+                    return
+                batch = next_batch(log, declaration=declaration, config=terms.config, today=today, closes=closes)
+                if batch is None:
+                    break
+                name = f"{session}.{batch.first}.json"
+                self._disk.reach("before_cut")
+                if not self._record(name, documents.encode(batch), str(terms.mode)):
+                    # A crash came between its link and what follows here. What it holds is final, and may be less.
+                    batch = self._recorded(name) or batch
+                self._disk.reach("after_cut")
+                if batch.terminal is not None:
+                    break
+                self._go_on(_behind(log, batch.last + 1))
+            if closes:
+                self._close(session)
+        finally:
+            lock.release()
+
+    def _recorded(self, name: str) -> Batch | None:
+        content = self._known(name)
+        try:
+            return documents.decode_batch(content) if content is not None else None
+        except SchemaError:
+            return None
+
+    def _go_on(self, log: SessionLog) -> None:
+        facts = msgspec.structs.asdict(log.header)
+        del facts["v"], facts["first"]
+        lines = [header_line(log.header.first, facts)]
+        lines += [msgspec.json.encode(event) + b"\n" for event in log.events]
+        self._disk.replace(self._directory.session_log(log.header.session), b"".join(lines))
+
+    def _stays(self, log: SessionLog, declaration: Declaration, terms: Terms) -> str | None:
+        """Why a session's events may not leave, or None if they may."""
+        header = log.header
+        oldest = datetime.date.fromisoformat(day_of(self._clock.now())) - datetime.timedelta(
+            days=shared_limits.horizon_days
+        )
+        newest = log.events[-1].at if log.events else header.begin
+        if newest[:10] < oldest.isoformat():
+            return "it is older than 21 days"
+        return may_leave(header.mode, header.begin[:10], terms.mode, declaration.consent_version)
+
+    def _declaration_of(self, log: SessionLog) -> Declaration | None:
+        try:
+            return declarations.parse(self._disk.read(self._directory.declaration(log.header.declaration)).decode())
+        except (OSError, UnicodeDecodeError, DeclarationInvalid):
+            return None
+
+    def _end_of(self, session: str, is_trusted: bool) -> Lock | None:
+        """The lock of a session whose process has ended; None while it lives."""
+        path = self._directory.session_lock(session)
+        if not is_trusted:  # Only silence tells.
+            written = self._modified(self._directory.session_log(session))
+            if self._clock.now() - written < limits.written_silence_seconds:
+                return None
+        return self._disk.try_lock(path)
+
+    def _close(self, session: str) -> None:
+        self._disk.reach("before_log_removal")
+        self._disk.remove(self._directory.session_log(session))
+        self._disk.remove(self._directory.append_lock(session))
+        self._disk.remove(self._directory.session_lock(session))
+
+    def _retain(self, ended: list[str]) -> None:
+        """Keep the newest logs of ended sessions that stay, by when they were last written to."""
+        ended.sort(key=lambda session: self._modified(self._directory.session_log(session)))
+        for session in ended[: -limits.session_logs_kept]:
+            self._close(session)
+        # Locks that outlived their log, but for those of a session that is just being made.
+        living, before = set(self.sessions()), self._clock.now() - limits.unfinished_seconds_max
+        for name in self._disk.names(self._directory.sessions):
+            path = os.path.join(self._directory.sessions, name)
+            if name.partition(".")[0] not in living and self._modified(path) < before:
+                self._disk.remove(path)
+
+    def _modified(self, path: str) -> float:
+        try:
+            return self._disk.modified(path)
+        except FileNotFoundError:
+            return 0.0
+
+
+def _behind(log: SessionLog, first: int) -> SessionLog:
+    header = msgspec.structs.replace(log.header, first=first)
+    return SessionLog(header, [event for event in log.events if event.index >= first])
+
+
+def _is_log(name: str) -> bool:
+    stem, _, ending = name.partition(".")
+    return len(stem) == 32 and ending == "jsonl" and not set(stem) - set("0123456789abcdef")

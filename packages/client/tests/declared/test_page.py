@@ -170,6 +170,14 @@ def test_page_tells_how_to_see_it_and_how_to_stop_it(declared: Declared) -> None
     assert r"%LOCALAPPDATA%\tallypost\example.org\mytool" in codes(made)
 
 
+def test_page_of_a_declaration_with_events_tells_how_to_see_them(declared: Declared) -> None:
+    """They are not in the table of counts."""
+    shown = "tallypost --app example.org/mytool show --events"
+
+    assert shown in codes(page(declared(("events", "run")), today=TODAY))
+    assert shown not in codes(page(declared(("counters", "run")), today=TODAY))
+
+
 def test_page_tells_what_the_library_counts_of_itself(declared: Declared) -> None:
     """All of its own declaration."""
     made = page(declared(), today=TODAY)

@@ -196,6 +196,44 @@ def test_fields_of_an_event_are_told_with_their_literals() -> None:
 
 
 @pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        ("Export(format='pdf')", "export"),
+        ("events.FileExport()", "file-export"),
+        ("Renamed()", "cmd/export"),
+        ("Annotated()", "cmd/print"),
+        ("Derived()", ANY),
+        ("made", "file-export"),
+        ("made_by(word)", ANY),
+        ("given", ANY),
+    ],
+)
+def test_event_that_is_a_dataclass_has_the_name_of_its_class(event: str, expected: str) -> None:
+    """Its ``event_name``, or its own name in small words; what a class is made of may say otherwise."""
+    code = f"""
+        class Export: pass
+        class Renamed:
+            event_name = "cmd/export"
+        class Annotated:
+            event_name: ClassVar[str] = "cmd/print"
+        class Derived(Renamed): pass
+        made = FileExport()
+
+        def log(given, word):
+            telemetry.event({event})
+    """
+
+    assert {expected} == names_of(uses_of(code, events="class FileExport: pass"), "event")
+
+
+def test_event_with_a_field_called_name_is_named_by_position() -> None:
+    """And a field that is None is left out."""
+    (use,) = uses_of('telemetry.event("export", name="pdf", pages=None)\nother.event(name="export")').names
+
+    assert ("export", {"name": "pdf"}) == (use.name, use.given)
+
+
+@pytest.mark.parametrize(
     ("code", "expected"),
     [
         ('with telemetry.count_exceptions("export"): pass', "export/*"),

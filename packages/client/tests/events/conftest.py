@@ -47,7 +47,7 @@ class Process:
 
     def write(self) -> None:
         """Do what the thread does, once."""
-        items = self.queue.take(0)
+        items = self.queue.take()
         self.writer._write(items, self.writer._clock.now() + limits.append_lock_seconds_max)
 
     def _start(self) -> str | None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,6 +13,8 @@ import pytest
 
 from tallypost import Telemetry, WrongUse
 from tallypost.events.overview import events_of
+from tallypost.reports.look import look
+from tallypost.reports.overview import losses_of
 from tallypost.state_directory import StateDirectory
 from tallypost.testing import FakeClock, FaultyDisk
 
@@ -177,3 +181,25 @@ def test_status_tells_why_events_wait(application: Start, disk: FaultyDisk) -> N
     telemetry.close()
 
     assert "No space left on device" in telemetry.status()["events"]
+
+
+def test_event_that_its_writer_has_just_taken_is_not_lost_uncounted_when_the_process_ends(tmp_path: Path) -> None:
+    """Whoever ends the process waits for what the thread has in its hand, or has it written, or counts it as lost."""
+    code = (
+        "import sys, time; from tallypost import Telemetry\n"
+        "telemetry = Telemetry('example.org/mytool', '1', declaration='telemetry.toml', dir='.', uploader='manual',\n"
+        "                      environ={'TALLYPOST': 'local'})\n"
+        "for _ in range(2):\n"
+        "    telemetry.event('export', format='pdf'); time.sleep(0.02)\n"
+        "telemetry.event('export', format='html')\n"
+    )
+    (tmp_path / "telemetry.toml").write_text("application = 'example.org/mytool'\n" + EVENTS)
+
+    for _ in range(20):
+        subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60)
+
+    disk = FaultyDisk()
+    directory = StateDirectory(str(tmp_path), "example.org/mytool")
+    logged = len(events_of(directory, disk=disk))
+    counted = losses_of(look(directory, disk=disk)).get("dropped-events", 0)
+    assert logged <= 60 <= logged + counted

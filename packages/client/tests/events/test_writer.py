@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -294,3 +295,17 @@ def test_events_on_a_disk_without_trusted_locks_are_logged_without_them(
 
     assert ["export"] == [event["name"] for event in logged()["a"][1:]]
     assert [] == disk.names(directory.sessions)
+
+
+def test_writer_that_is_stopped_ends_its_thread(process: Process, logged: Logged) -> None:
+    """A test suite makes one after another: their threads must not gather."""
+    process.log()
+    process.writer.end_session()
+    thread = threading.Thread(target=process.writer._run, daemon=True)
+    thread.start()
+
+    process.writer.stop()
+    thread.join(10)
+
+    assert not thread.is_alive()
+    assert ["export"] == [event["name"] for event in logged()["a"][1:]]

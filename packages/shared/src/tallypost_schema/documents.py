@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
@@ -101,6 +101,8 @@ _DAY_RULE = "a day as 2026-11-24"
 _AT_RULE = "a UTC time as 2026-11-24T10:00:00.123Z"
 
 _encoder = msgspec.json.Encoder()
+_report_decoder = msgspec.json.Decoder(Report)
+_batch_decoder = msgspec.json.Decoder(Batch)
 
 
 def encode(document: Document) -> bytes:
@@ -115,7 +117,8 @@ def decode_report(body: bytes) -> Report:
         Malformed: not one strict JSON object.
         Invalid: an object that breaks a report's rules.
     """
-    return report_of(strict_json.decode(body))
+    report = canonical_report(body)
+    return report_of(strict_json.decode(body)) if report is None else report
 
 
 def decode_batch(body: bytes) -> Batch:
@@ -125,7 +128,30 @@ def decode_batch(body: bytes) -> Batch:
         Malformed: not one strict JSON object.
         Invalid: an object that breaks a batch's rules.
     """
-    return batch_of(strict_json.decode(body))
+    batch = canonical_batch(body)
+    return batch_of(strict_json.decode(body)) if batch is None else batch
+
+
+def canonical_report(body: bytes) -> Report | None:
+    """The upload report of which `encode` makes exactly `body`, or None: then `decode_report` tells what `body` is.
+
+    All that our clients post is such, and it is read in half the time.
+
+    Raises:
+        Invalid: it breaks a report's rules.
+    """
+    report = _canonical(body, _report_decoder)
+    return None if report is None else _checked_report(report)
+
+
+def canonical_batch(body: bytes) -> Batch | None:
+    """The event batch of which `encode` makes exactly `body`, or None: then `decode_batch` tells what `body` is.
+
+    Raises:
+        Invalid: it breaks a batch's rules.
+    """
+    batch = _canonical(body, _batch_decoder)
+    return None if batch is None else _checked_batch(batch)
 
 
 def report_of(value: dict[str, Any]) -> Report:
@@ -134,7 +160,10 @@ def report_of(value: dict[str, Any]) -> Report:
     Raises:
         Invalid: it breaks a report's rules.
     """
-    report = _convert(value, Report)
+    return _checked_report(_convert(value, Report))
+
+
+def _checked_report(report: Report) -> Report:
     if not names.is_application(report.app):
         raise _refused("app", report.app, names.APPLICATION_RULE)
     if day_of(report.day) is None:
@@ -145,12 +174,10 @@ def report_of(value: dict[str, Any]) -> Report:
         raise _refused("config", report.config, f"{_LABEL_RULE}, or null")
     for program in report.programs:
         _check_program(program)
-        for counter in program.counters:
-            if not _is_counter(counter):
-                raise _refused("counters", counter, _COUNTER_RULE)
-        for stack in program.stacks:
-            if not _is_stack(stack):
-                raise _refused("stacks", stack, _FRAMES_RULE)
+        if not _are_counters(program.counters):
+            raise _refused("counters", _first(program.counters, names.is_counter), _COUNTER_RULE)
+        if not _are_stacks(program.stacks):
+            raise _refused("stacks", _first(program.stacks, names.is_stack), _FRAMES_RULE)
     return report
 
 
@@ -160,7 +187,10 @@ def batch_of(value: dict[str, Any]) -> Batch:
     Raises:
         Invalid: it breaks a batch's rules.
     """
-    batch = _convert(value, Batch)
+    return _checked_batch(_convert(value, Batch))
+
+
+def _checked_batch(batch: Batch) -> Batch:
     if not names.is_application(batch.app):
         raise _refused("app", batch.app, names.APPLICATION_RULE)
     _check_program(batch.program)
@@ -188,6 +218,18 @@ def session_x(session: str) -> float:
     return int(session[:13], 16) / 16**13  # 52 bits, so that the quotient is exact
 
 
+def _canonical(body: bytes, decoder: msgspec.json.Decoder[Struct_]) -> Struct_ | None:
+    # Bytes that come back are JSON that no two readers read differently: a key twice, space, or an unknown key would
+    # be lacking. Only how many containers they hold is not known; as many as are allowed need more bytes than this.
+    if len(body) > limits.containers_max:
+        return None
+    try:
+        document = decoder.decode(body)
+        return document if _encoder.encode(document) == body else None
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+        return None
+
+
 def _convert(value: object, kind: type[Struct_]) -> Struct_:
     try:
         return msgspec.convert(value, kind)
@@ -213,15 +255,15 @@ def _check_event(event: Event) -> None:
         if event.name is UNSET and event.at is UNSET and event.fields is UNSET:
             return
         raise Invalid("an event has name, at and fields, or is {}")
-    if not _is_name(event.name):
+    if len(event.name) > limits.name_characters_max or not _is_name(event.name):
         raise _refused("name", event.name, names.NAME_RULE)
     if _AT.fullmatch(event.at) is None or day_of(event.at[:10]) is None:
         raise _refused("at", event.at, _AT_RULE)
     if len(event.fields) > limits.event_fields_max:
         raise Invalid(f"an event has {len(event.fields)} fields, allowed are {limits.event_fields_max}")
+    if not _are_fields(event.fields):
+        raise _refused("fields", _first(event.fields, names.is_field), names.FIELD_RULE)
     for key, field in event.fields.items():
-        if not _is_field(key):
-            raise _refused("fields", key, names.FIELD_RULE)
         if isinstance(field, str):
             if len(field) > limits.field_characters_max or names.has_control(field):
                 raise _refused(f"field {key}", field, _FIELD_TEXT_RULE)
@@ -243,16 +285,21 @@ def _refused(key: str, given: str, allowed: str) -> Invalid:
     return Invalid(f"{key} is {given[:80]!a}, allowed is {allowed}")
 
 
+def _first(texts: Iterable[str], rule: Callable[[str], bool]) -> str:
+    return next(text for text in texts if not rule(text))
+
+
 def _kept(
     rule: Callable[[str], bool], characters_max: int = limits.name_characters_max, answers: int = 4096
-) -> Callable[[str], bool]:
-    """Keep a rule's answers: a server meets the same few thousand names in every document.
+) -> Callable[[Collection[str]], bool]:
+    """Whether all of some texts keep a rule, with its answers kept: a server meets the same names in every document.
 
     The length is looked at first, so that what is kept stays small, whoever sends it.
     """
     known = lru_cache(maxsize=answers)(rule)
-    return lambda text: len(text) <= characters_max and known(text)
+    return lambda texts: max(map(len, texts), default=0) <= characters_max and all(map(known, texts))
 
 
-_is_counter, _is_name, _is_field = _kept(names.is_counter), _kept(names.is_name), _kept(names.is_field)
-_is_stack = _kept(names.is_stack, limits.stack_bytes_max, answers=1024)
+_are_counters, _are_fields = _kept(names.is_counter), _kept(names.is_field)
+_are_stacks = _kept(names.is_stack, limits.stack_bytes_max, answers=1024)
+_is_name = lru_cache(maxsize=4096)(names.is_name)

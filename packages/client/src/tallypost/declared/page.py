@@ -123,7 +123,7 @@ def page(declared: Declaration, *, today: datetime.date) -> Page:
             Section("What may leave", tuple(_may_leave(declared, today))),
             Section("What can never leave", tuple(_never_leaves(declared))),
             Section("A whole document, as an example", tuple(_examples(declared, today))),
-            Section("How to see it", tuple(_see(application))),
+            Section("How to see it", tuple(_see(declared))),
             Section("How to say yes, and how to stop it", tuple(_decide(application))),
             Section("What the library counts of itself", tuple(_own())),
             Section("Whom to ask", tuple(_ask(declared))),
@@ -301,7 +301,9 @@ def _spread(document: documents.Document) -> str:
     return json.dumps(json.loads(documents.encode(document)), indent=2, ensure_ascii=False)
 
 
-def _see(application: str) -> Iterator[Block]:
+def _see(declared: Declaration) -> Iterator[Block]:
+    application = declared.application
+    events = ((Code(f"tallypost --app {application} show --events"), " shows its events, each on a line."),)
     yield Points(
         (
             (
@@ -309,6 +311,7 @@ def _see(application: str) -> Iterator[Block]:
                 " says what is decided, by whom, what waits, what was sent.",
             ),
             (Code(f"tallypost --app {application} show"), " shows what has been counted, today included."),
+            *(events if declared.events else ()),
             (
                 Code(f"tallypost --app {application} preview"),
                 " prints the exact bytes that would be sent next, also before you have said yes.",

@@ -115,6 +115,9 @@ def uses_in(files: Mapping[str, bytes]) -> Uses:
         for name, bound in _bound_in(tree):
             everywhere.add(name, bound)
             modules[path].add(name, bound)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                everywhere.classes.setdefault(node.name, []).append(node)
     for path, tree in trees.items():
         _Reader(path, modules[path], everywhere, uses).read(tree)
     uses.buckets += [
@@ -140,6 +143,7 @@ class Bindings:
 
     def __init__(self) -> None:
         self._bound: dict[str, list[Bound]] = {}
+        self.classes: dict[str, list[ast.ClassDef]] = {}
 
     def add(self, name: str, bound: Bound) -> None:
         """Note what an identifier is given in one place."""
@@ -275,12 +279,38 @@ class _Reader:
 
     def _names(self, call: ast.Call, kind: Kind) -> set[str]:
         """The names that a call is about; none if it is some other library's."""
-        name = _argument(call, 0, "name")
+        # An event's is given by position alone: a field may be called so.
+        name = _argument(call, 0, "name" if kind != "event" else None)
         if name is None or (isinstance(name, ast.Constant) and not isinstance(name.value, str)):
             return set()
         if isinstance(name, (ast.List, ast.Tuple, ast.Dict, ast.Set, ast.Lambda, ast.ListComp, ast.GeneratorExp)):
             return set()
-        return {spelled for spelled in self._spellings(name) if _IS_NAME[kind](spelled.replace(ANY, "a"))}
+        spelled = self._events(name) if kind == "event" else self._spellings(name)
+        return {text for text in spelled if _IS_NAME[kind](text.replace(ANY, "a"))}
+
+    def _events(self, node: ast.expr) -> set[str]:
+        """The names of the events that a text, or an instance of a dataclass, may be."""
+        if isinstance(node, ast.Call) and isinstance(node.func, (ast.Name, ast.Attribute)):
+            classes = self._everywhere.classes.get(_identifier(node.func), [])
+            return set().union(*map(self._of_class, classes)) if classes else {ANY}
+        if isinstance(node, (ast.Name, ast.Attribute)):
+            return self._of_identifier(
+                "events",
+                node,
+                lambda bound: self._bound_spellings(bound) if bound.is_element else self._bound_events(bound.value),
+            )
+        return self._spellings(node)
+
+    def _bound_events(self, value: ast.expr | None) -> set[str]:
+        return {ANY} if value is None else self._events(value)
+
+    def _of_class(self, event: ast.ClassDef) -> set[str]:
+        given = [bound.value for name, bound in _bound_in(ast.Module(event.body, [])) if name == "event_name"]
+        if given:
+            return set().union(*({ANY} if value is None else self._spellings(value) for value in given))
+        words = re.sub("[A-Z]", lambda letter: f"-{letter.group().lower()}", event.name)
+        # A class that it is made of may say otherwise.
+        return {ANY} if event.bases else {words.lstrip("-")}
 
     def _counters(self, node: ast.expr) -> set[str]:
         """The names of the counters that an expression may be."""
@@ -406,14 +436,14 @@ def _is_method(function: ast.expr, name: str | None = None) -> bool:
     return function.attr == name if name is not None else function.attr in _METHODS
 
 
-def _argument(call: ast.Call, position: int, keyword: str) -> ast.expr | None:
+def _argument(call: ast.Call, position: int, keyword: str | None) -> ast.expr | None:
     """An argument given by position or by keyword; one that nobody knows where a ``*`` or ``**`` may hold it."""
     for word in call.keywords:
-        if word.arg == keyword:
+        if word.arg is not None and word.arg == keyword:
             return word.value
     given = call.args[: position + 1]
     unpacked = [argument for argument in given if isinstance(argument, ast.Starred)]
-    if unpacked or any(word.arg is None for word in call.keywords):
+    if unpacked or (keyword is not None and len(given) <= position and any(word.arg is None for word in call.keywords)):
         return ast.Starred(ast.Constant(None), ast.Load())
     return given[position] if len(given) > position else None
 
@@ -421,8 +451,9 @@ def _argument(call: ast.Call, position: int, keyword: str) -> ast.expr | None:
 def _fields(call: ast.Call) -> dict[str, object]:
     fields: dict[str, object] = {}
     for word in call.keywords:
-        if word.arg is not None and word.arg != "name":
-            fields[word.arg] = word.value.value if isinstance(word.value, ast.Constant) else UNKNOWN
+        value = word.value.value if isinstance(word.value, ast.Constant) else UNKNOWN
+        if word.arg is not None and value is not None:  # A field that is None is left out.
+            fields[word.arg] = value
     return fields
 
 

@@ -7,6 +7,7 @@ Never   looks at an event; that is the writer's.
 
 from __future__ import annotations
 
+from _collections import deque  # type: ignore[import-not-found]  # As `collections` has it, which takes 1 ms to load.
 from _queue import Empty, SimpleQueue
 from _thread import allocate_lock
 
@@ -47,28 +48,36 @@ class EventQueue:
                 self._forked()
             if not self._is_started and self._starts(now) == OFF:
                 return
-            # Reentrant, and never waits, as a queue with a bound of its own would: threads may go over it by one each.
-            if self._items.qsize() < limits.events_queued_max:
-                self._items.put((now, name, fields))
-            else:
+            # Appending never waits, as a queue with a bound of its own would: threads may go over it by one each.
+            if len(self._items) >= limits.events_queued_max:
                 self._drop()
+                return
+            self._items.append((now, name, fields))
+            if not self._bell.qsize():
+                self.ring()
         except Exception:  # noqa: BLE001  # The host must not notice.
             self._drop()
 
-    def take(self, wait: float | None) -> list[Item]:
-        """What waits, as much as one append takes; waits for the first so long, None for as long as it takes."""
-        items: list[Item] = []
+    def ring(self) -> None:
+        """Have whoever waits look."""
+        self._bell.put(None)
+
+    def wait(self, seconds: float | None) -> None:
+        """Return when something waits, or after so long; None for as long as it takes. It stays in the queue."""
         try:
-            if wait is None or wait > 0:
-                items.append(self._items.get(True, wait))
-            while len(items) < limits.events_per_append_max:
-                items.append(self._items.get(False))
+            self._bell.get(True, seconds)
         except Empty:
-            pass
+            return
+
+    def take(self) -> list[Item]:
+        """What waits, as much as one append takes. Only under the writer's lock: what was taken is its to lose."""
+        items: list[Item] = []
+        while self._items and len(items) < limits.events_per_append_max:
+            items.append(self._items.popleft())
         return items
 
     def __len__(self) -> int:
-        return self._items.qsize()
+        return len(self._items)
 
     def start_anew(self) -> None:
         """Have the next event ask again whether it is wanted: the mode has changed."""
@@ -76,7 +85,9 @@ class EventQueue:
 
     def forget_parent(self) -> None:
         """In a child after a fork: what waits is the parent's, and so is the writer."""
-        self._items: SimpleQueue[Item] = SimpleQueue()
+        self._items: deque[Item] = deque()
+        # Rung when something has come: waiting for it is done outside of any lock.
+        self._bell: SimpleQueue[None] = SimpleQueue()
         self._ours = fork_mark()
         self._is_started, self._starting = False, allocate_lock()
         self._why: str | None = LATER

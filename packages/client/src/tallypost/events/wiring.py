@@ -64,6 +64,12 @@ class ProcessEvents:
         """Have what waits written when the process ends."""
         atexit.register(self._finish)
 
+    def stop(self) -> None:
+        """Write what waits, give the session up, and end the thread: for whoever makes many of these in one process."""
+        self._finish()
+        self.writer.stop()
+        atexit.unregister(self._finish)
+
     def check(self, event: object, fields: dict[str, object]) -> None:
         """Raise for what does not fit.
 

@@ -48,7 +48,7 @@ class EventWriter:
         self._table, self._cut, self._lose = table, cut, lose
         self._session: Session | None = None
         self._decided_on = ""
-        self._is_changed = False
+        self._is_changed = self._is_stopped = False
         self._waiting: list[Item] = []
         self.trouble: str | None = None
         # Protects everything here, between the thread and a process that ends. Re-entrant: a signal handler may end it.
@@ -71,15 +71,15 @@ class EventWriter:
         if self._lock.acquire(True, seconds):
             try:
                 while (self._waiting or len(self._queue)) and self._clock.now() < until:
-                    self._write(self._queue.take(0), until)
+                    self._write(self._queue.take(), until)
                     if self._waiting:
                         break
             finally:
                 lost, self._waiting = len(self._waiting), []
                 self._lock.release()
         else:
-            lost = 0  # The thread is at it, and stuck: what it holds is its own to count, if it ever can.
-        while items := self._queue.take(0):
+            lost = len(self._waiting)  # The thread is at it, and slow; whether it will come to its end nobody knows.
+        while items := self._queue.take():
             lost += len(items)
         if lost:
             self._lose(lost)
@@ -93,6 +93,11 @@ class EventWriter:
             finally:
                 self._lock.release()
 
+    def stop(self) -> None:
+        """End the thread, once what waits is written."""
+        self._is_stopped = True
+        self._queue.ring()
+
     def change_session(self) -> None:
         """Have the next event decide anew: the mode has changed."""
         self._is_changed = True
@@ -104,14 +109,17 @@ class EventWriter:
         self._end()
 
     def _run(self) -> None:
-        while True:
-            items = self._queue.take(limits.append_retry_seconds if self._waiting else None)
+        while not self._is_stopped:
+            if not len(self._queue):
+                self._queue.wait(limits.append_retry_seconds if self._waiting else None)
             with self._lock:
-                self._write(items, self._clock.now() + limits.append_lock_seconds_max)
+                self._write(self._queue.take(), self._clock.now() + limits.append_lock_seconds_max)
 
     def _write(self, items: list[Item], until: float) -> None:
         """Append what waits and `items`; what could not be appended waits, as far as there is room."""
         self._waiting += items
+        if not self._waiting:
+            return
         try:
             self._append(until)
             self.trouble = None

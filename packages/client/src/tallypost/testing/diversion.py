@@ -141,5 +141,5 @@ def _end_diversion(telemetry: Telemetry) -> None:
         if diversion.captures == 0:
             del _diversions[id(telemetry)]
             if telemetry._events is not None:
-                telemetry._events.writer.end_session()
+                telemetry._events.stop()
             diversion.exchange(telemetry)

@@ -857,6 +857,29 @@ def test_status_tells_the_last_refusal_with_its_reason(said_yes: Daily, transpor
     )
 
 
+def test_status_tells_the_document_that_was_sent_last_whatever_its_name(
+    said_yes: Daily, directory: StateDirectory
+) -> None:
+    """The name of a batch tells no time; when its receipt came does."""
+    said_yes.upload()
+    newer = f"{'0' * 32}.0.json"
+    Path(directory.sent, newer).write_text("{}")
+    receipt = Path(directory.sent, newer.replace(".json", ".receipt.json"))
+    receipt.write_text("{}")
+    os.utime(receipt, (2**32, 2**32))
+
+    assert newer == said_yes.status()["last_sent"]
+
+
+def test_status_tells_of_evicted_documents(said_yes: Daily, directory: StateDirectory) -> None:
+    """What made room for others was lost, and is named."""
+    said_yes.report()
+    Path(directory.refused, "2026-01-02.json").write_text("{}")
+    Path(directory.refused, "2026-01-02.reason.json").write_text('{"reason":"evicted","message":"-"}')
+
+    assert {"evicted-reports": 1} == said_yes.status()["losses"]
+
+
 def test_status_where_nothing_was_ever_counted_is_a_status(daily: Make, base: Path) -> None:
     """A question leaves no trace."""
     status = daily().status()

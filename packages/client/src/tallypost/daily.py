@@ -38,12 +38,12 @@ from .reports.look import Look, look
 from .reports.overview import days_of, losses_of
 from .reports.reporter import Reported, Reporter
 from .seams import Clock, Disk, Random
-from .state_directory import StateDirectory, documents_in
+from .state_directory import StateDirectory
 from .uploads.endpoint import is_endpoint
 from .uploads.kept_config import KeptConfig
 from .uploads.manager import State, UploadManager
 from .uploads.pending import Pending
-from .uploads.worker import Progress, UploadWorker
+from .uploads.worker import Progress, Session, UploadWorker
 
 if TYPE_CHECKING:
     from .consent import Mode
@@ -246,18 +246,9 @@ class Daily:
         )
         if now:
             manager.try_all_now()
-        self._pending.observe(manager.document_recorded)
-        self._pending.scan()
-        worker = UploadWorker(
-            manager,
-            self._pending,
-            endpoint=endpoint,
-            transport=transport,
-            gate=self._held_back,
-            clock=self._clock,
-            progress=progress,
-        )
-        session = worker.work(until)
+        with self._pending.observed_by(manager.document_recorded):
+            self._pending.scan()
+            session = self._work(manager, endpoint, transport, progress, until)
         self._pending.retain(limits.sent_documents_kept, limits.refused_documents_kept)
         earliest = manager.earliest_try()
         delay = limits.next_try_after_success_seconds
@@ -268,6 +259,20 @@ class Daily:
             trouble = f" ({session.last_trouble})" if session.last_trouble else ""
             sentence = f"Posted {session.sent} document(s); {left} still wait: {session.why}{trouble}."
         return Uploaded(left == 0, session.sent, sentence)
+
+    def _work(
+        self, manager: UploadManager, endpoint: str, transport: Transport, progress: Progress, until: float
+    ) -> Session:
+        worker = UploadWorker(
+            manager,
+            self._pending,
+            endpoint=endpoint,
+            transport=transport,
+            gate=self._held_back,
+            clock=self._clock,
+            progress=progress,
+        )
+        return worker.work(until)
 
     def cut(self, session: str) -> None:
         """Cut a living session, if it may leave: its log has grown to the size of a document.
@@ -343,8 +348,7 @@ class Daily:
         decision = self.decide()
         seen = look(self.directory, disk=self._disk)
         pending = self._pending.names()
-        sent = documents_in(self._disk.names(self.directory.sent))
-        refused = documents_in(self._disk.names(self.directory.refused))
+        sent, refused = self._pending.names_in("sent"), self._pending.names_in("refused")
         not_before = not_before_in(self._text(self.directory.not_before))
         state = self._upload_state()
         return {
@@ -356,7 +360,7 @@ class Daily:
             "sent": len(sent),
             "refused": len(refused),
             "next_try": spelled(not_before) if decision.mode == "on" and not_before else None,
-            "losses": losses_of(seen),
+            "losses": {**losses_of(seen), **self._pending.losses()},
             "application": self.directory.application,
             "endpoint": self.endpoint(),
             "reports": len(seen.reports),

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Literal
 
 import msgspec
 
@@ -28,6 +29,10 @@ Observer = Callable[[str], None]
 
 # How the bytes of a batch end that has none; one with events is decoded only when they go.
 _NO_EVENTS = b'"events":[]}'
+
+
+# What lies beside a document in a folder.
+_WORDS: dict[str, str] = {"sent": "receipt", "refused": "reason"}
 
 
 class _Reason(msgspec.Struct):
@@ -56,6 +61,15 @@ class Pending:
         self._directory, self._disk = directory, disk
         self._observers: list[Observer] = []
 
+    @contextlib.contextmanager
+    def observed_by(self, observer: Observer) -> Iterator[None]:
+        """Tell `observer` of each document within the block."""
+        self.observe(observer)
+        try:
+            yield
+        finally:
+            self._observers.remove(observer)
+
     def observe(self, observer: Observer) -> None:
         """Tell `observer` of each document from now on."""
         self._observers.append(observer)
@@ -71,6 +85,12 @@ class Pending:
     def names(self) -> list[str]:
         """The names of the documents that wait: reports by day, then batches by age."""
         return self._by_age(self._directory.pending)
+
+    def names_in(self, folder: Literal["sent", "refused"]) -> list[str]:
+        """The names of the documents that were sent, or refused, by when they came there, and then by name."""
+        path = self._directory.sent if folder == "sent" else self._directory.refused
+        names = documents_in(self._disk.names(path))
+        return sorted(names, key=lambda name: (self._came(path, name, _WORDS[folder]), name))
 
     def record(self, name: str, document: bytes, mode_line: str) -> bool:
         """Have a document wait to be posted; False if one of that name waits, was sent, or was refused.
@@ -294,6 +314,12 @@ class Pending:
             with contextlib.suppress(OSError):  # Gone meanwhile.
                 ages[name] = self._disk.modified(os.path.join(folder, name))
         return sorted(ages, key=lambda name: (ages[name], _place(name)))
+
+    def _came(self, folder: str, name: str, kind: str) -> float:
+        try:  # The word beside a document is written when it comes; the document itself may be older.
+            return self._disk.modified(_word(folder, name, kind))
+        except OSError:
+            return 0.0
 
     def _refuse(self, name: str, code: str) -> None:
         self.refused(name, code, losses.REFUSALS[code])

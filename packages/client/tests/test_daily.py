@@ -135,6 +135,52 @@ def test_report_where_nothing_was_ever_counted_makes_nothing(daily: Make, base: 
     assert not base.exists()
 
 
+def test_report_during_which_a_person_says_no_leaves_nothing_waiting(
+    said_yes: Daily, daily: Make, directory: StateDirectory, disk: FaultyDisk
+) -> None:
+    """The reporter began under the yes; what it records after the no is withdrawn with the rest."""
+    disk.at("before_pending", lambda: daily(disk=FaultyDisk()).set_mode("off", who="user"))
+
+    said_yes.report()
+
+    assert [] == names_in(directory.pending)
+    assert "2026-11-21.reason.json" in names_in(directory.refused)
+
+
+def test_no_to_a_second_copy_of_what_was_sent_drops_it(said_yes: Daily, directory: StateDirectory) -> None:
+    """What has left stays in ``sent/``, and is nowhere else."""
+    said_yes.upload()
+    copy = Path(directory.sent, "2026-11-21.json").read_bytes()
+    Path(directory.pending, "2026-11-21.json").write_bytes(copy)
+
+    said_yes.set_mode("off", who="user")
+
+    assert ([], []) == (names_in(directory.pending), names_in(directory.refused))
+    assert "2026-11-21.json" in names_in(directory.sent)
+
+
+def test_report_sweeps_what_processes_left_that_ended_in_the_middle(
+    said_yes: Daily, directory: StateDirectory, clock: FakeClock
+) -> None:
+    """A begin without a document, and declarations under which nothing lies here: a day later they go."""
+    said_yes.report()
+    begin = Path(directory.begins, "2026-11-01.json")
+    old = [Path(directory.declarations, name) for name in ("00000000-1.toml", "00000000-1.events")]
+    for path in (begin, *old):
+        path.write_text("x")
+        os.utime(path, (clock.now(), clock.now()))
+    folders = (directory.begins, directory.declarations)
+    kept = [path for folder in folders for path in Path(folder).iterdir() if path not in (begin, *old)]
+    said_yes.report()
+    assert begin.exists()
+
+    clock.sleep(86_401)
+    said_yes.report()
+
+    assert not any(path.exists() for path in (begin, *old))
+    assert all(path.exists() for path in kept)
+
+
 # -------------------------------------------------------------------- preview
 
 

@@ -333,3 +333,18 @@ def test_argument_of_another_type_is_wrong_use(use: Callable[[], object]) -> Non
     """Whatever is given, an author reads what is allowed."""
     with pytest.raises(WrongUse, match="allowed is"):
         use()
+
+
+def test_declaration_that_was_swept_is_there_again_with_the_next_count_file(
+    application: Start, directory: StateDirectory, disk: FaultyDisk, clock: FakeClock
+) -> None:
+    """A process may be idle for so long that nothing lies under its declaration any more."""
+    telemetry = application()
+    telemetry.counter("cmd/export").inc()
+    for name in disk.names(directory.declarations):
+        disk.remove(os.path.join(directory.declarations, name))
+    clock.set("2026-11-25T12:00:00Z")
+
+    telemetry.counter("cmd/export").inc()
+
+    assert 1 == len(disk.names(directory.declarations))

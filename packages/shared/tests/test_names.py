@@ -220,3 +220,12 @@ def test_histogram_buckets_of_any_edges_keep_the_grammar(edges: list[float]) -> 
 def test_is_program_of_what_a_file_name_should_not_begin_with_is_no(text: str) -> None:
     """A program's name begins a file's name, so it begins with a letter or digit."""
     assert not names.is_program(text)
+
+
+def test_module_is_within_its_package_and_not_within_one_of_like_name() -> None:
+    """A package is itself and what lies below it, whichever part of a path it is."""
+    assert names.is_within("mytool", ["mytool"])
+    assert names.is_within("mytool.io.pdf", ["other", "mytool.io"])
+    assert not names.is_within("mytools", ["mytool"])
+    assert not names.is_within("mytool", ["mytool.io"])
+    assert not names.is_within("mytool", [])

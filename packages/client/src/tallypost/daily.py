@@ -284,7 +284,33 @@ class Daily:
             self._catch_up.cut(session, catch_up.Terms(self.saved(), self._config.last()))
 
     def _report(self, config: UploadConfig | None) -> Reported:
-        return self._reporter.report(self.saved(), config)
+        reported = self._reporter.report(self.saved(), config)
+        saved = self.saved()
+        if saved is not None and saved.mode != "on":
+            # A no that came in the meantime has emptied the folder before these came into it.
+            self._pending.withdraw("withdrawn", losses.REFUSALS["withdrawn"])
+        before = self._clock.now() - limits.unfinished_seconds_max
+        self._pending.sweep(before)
+        self._sweep_declarations(reported.seen, before)
+        return reported
+
+    def _sweep_declarations(self, seen: Look, before: float) -> None:
+        """Remove declarations under which nothing lies here any more: an application ships many in its life."""
+        last_run = (self._text(self.directory.last_run) or "").rpartition("declaration=")[2].strip()
+        logs = [self._catch_up.read(session) for session in self._catch_up.sessions()]
+        needed = {self.last_run.declaration, last_run, *seen.declaration_keys()}
+        needed |= {log.header.declaration for log in logs if log is not None}
+        for name in self._disk.names(self.directory.declarations):
+            path = os.path.join(self.directory.declarations, name)
+            # A process that has just begun has its own there before it has counted.
+            if os.path.splitext(name)[0] not in needed and self._modified(path) < before:
+                self._disk.remove(path)
+
+    def _modified(self, path: str) -> float:
+        try:
+            return self._disk.modified(path)
+        except OSError:
+            return self._clock.now()
 
     def _network(self) -> Transport:
         if self._transport is None:

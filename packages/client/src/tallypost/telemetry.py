@@ -364,7 +364,7 @@ class Telemetry:
         from .state_directory import README
 
         made = not self._disk.exists(self._directory.counts)
-        if self._is_set_up and not made:
+        if self._is_set_up and not made and self._has_declaration():
             return False
         self._disk.make_folder(self._directory.path)
         if not self._disk.is_ours(self._directory.path):
@@ -389,6 +389,11 @@ class Telemetry:
             self._disk.replace(self._directory.not_before, f"{now + 86400:.0f}\n".encode(), durable=False)
         self._is_set_up = True
         return made
+
+    def _has_declaration(self) -> bool:
+        # One that nothing lies under any more is swept, and a process may be idle for longer than that takes.
+        key = self._declaration_key
+        return key == "none" or self._disk.exists(self._directory.declaration(key))
 
     def _declaration_text(self) -> bytes | None:
         if self._declaration is None:

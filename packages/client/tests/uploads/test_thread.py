@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -107,12 +107,25 @@ def environ(pending: Pending, directory: StateDirectory, base: Path) -> dict[str
     return {**kept, **told, "PYTHONPATH": os.pathsep.join(PLACES)}
 
 
-def run(environ: dict[str, str], after: str = "") -> float:
+def run(environ: dict[str, str], after: str = "", meanwhile: Callable[[], object] = lambda: None) -> float:
     """Have a server count and end; how many milliseconds it took to end."""
-    done = subprocess.run([sys.executable, "-c", HOST, after], env=environ, capture_output=True, check=True, timeout=30)
+    host = subprocess.Popen(
+        [sys.executable, "-c", HOST, after],
+        env=environ,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        meanwhile()
+    except BaseException:
+        host.kill()
+        host.communicate()
+        raise
+    said, complained = host.communicate(timeout=30)
     ended = time.monotonic_ns()
-    assert b"" == done.stderr
-    return (ended - int(done.stdout)) / 1e6
+    assert (0, b"") == (host.returncode, complained)
+    return (ended - int(said)) / 1e6
 
 
 @pytest.fixture
@@ -128,17 +141,21 @@ def test_thread_that_waits_for_an_answer_delays_no_exit(
 ) -> None:
     """A process ends while its thread waits, as soon as one without a thread that has loaded the same, and silently."""
     Path(directory.mode).write_text("on 2026-11-01 1 user\n")
-    # The server has taken the connection for the upload config, and will not answer.
-    waits = "while 'tallypost-transport' not in {one.name for one in threading.enumerate()}: time.sleep(0.01)\n"
-    waits += "time.sleep(0.3)"
+    silent.settimeout(20)
+    taken = []
     loads = "import tallypost.daily, tallypost.uploads.transport"
+    # The server takes the connection on which the upload config is asked for, and will not answer.
+    waits = "sys.stdin.read()"
 
-    with_thread = [run(environ, waits) for _ in range(4)]
-    without = [run({**environ, "KIND": "manual"}, loads) for _ in range(4)]
+    with_thread, without = [], []
+    for _ in range(10):  # Others use this machine too: the best of each is what it takes.
+        with_thread.append(run(environ, waits, lambda: taken.append(silent.accept()[0])))
+        without.append(run({**environ, "KIND": "manual"}, loads))
+        if min(with_thread) < min(without) + 50:
+            break
 
-    silent.settimeout(1)
-    for _ in with_thread:
-        silent.accept()[0].close()
+    for connection in taken:
+        connection.close()
     assert min(with_thread) < min(without) + 50
 
 

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from . import limits
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 _DIGITS = "0123456789"
 _LOWER = "abcdefghijklmnopqrstuvwxyz" + _DIGITS
 _LETTERS = _LOWER + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -79,6 +83,11 @@ def is_program(text: str) -> bool:
 def is_label(text: str) -> bool:
     """Whether `text` may be a version or a word of a platform: short, printable, not empty."""
     return 0 < len(text) <= limits.label_characters_max and not has_control(text)
+
+
+def is_within(module: str, packages: Iterable[str]) -> bool:
+    """Whether a module is one of `packages`, or in one of them."""
+    return any(module == package or module.startswith(package + ".") for package in packages)
 
 
 def is_field(text: str) -> bool:

@@ -69,7 +69,7 @@ class StackCounter:
         packages = self._packages
         if callable(packages):
             packages = self._packages = packages()
-        own = tuple(place for place in places if place[0].partition(".")[0] in packages)[: self._depth]
+        own = tuple(place for place in places if names.is_within(place[0], packages))[: self._depth]
         counter = self._known.get(own)
         if counter is None:
             counter = self._recorder.counter(self._key(own))

@@ -40,7 +40,7 @@ RULES = {
         "warning", "measure seconds or bytes: in a histogram such as export/seconds, in a field of that kind"
     ),
     "short-why": Rule("warning", "write what is decided by it: users read this sentence"),
-    "no-packages": Rule("warning", "name the packages, by their first part, whose frames may leave"),
+    "no-packages": Rule("warning", "name the packages whose frames may leave"),
     "unused-name": Rule("warning", "take the table out, or correct the name here or in the code"),
     "unused-bucket": Rule("warning", "take it out, or correct it here or in the code"),
     "other-fields": Rule("warning", "declare it, or leave it out of the code: such an event is lost"),
@@ -112,8 +112,7 @@ def lint(declared: Declaration, *, today: datetime.date) -> list[Lint]:
                 key = f"{key_of('events', name)}.fields.{field}"
                 found.append(Lint("unit-in-name", key, f"has the unit {_last_word(field)} in its name"))
     for name, stack in declared.stacks.items():
-        # A frame goes by its module's first part (``counts/stack.py``).
-        if all("." in package for package in stack.packages):
+        if not stack.packages:
             found.append(Lint("no-packages", f"{key_of('stacks', name)}.packages", "lets no frame leave"))
     # A counter and a histogram are charted side by side, and share their names.
     shared = [(table, name) for table in ("counters", "histograms") for name in tables_of(declared)[table]]

@@ -40,6 +40,12 @@ class Look:
         reports = sorted((*self.reports, *made), key=lambda report: report.day)
         return replace(self, reports=reports, reported=self.reported | {report.day for report in made})
 
+    def declaration_keys(self) -> set[str]:
+        """The keys of the declarations that what is here was counted under."""
+        return {file.declaration for file in self.files} | {
+            source.declaration for report in self.reports for source in report.sources
+        }
+
     def counted_through(self) -> dict[str, dict[str, int]]:
         """By file id, the values that reports already have."""
         through: dict[str, dict[str, int]] = {}
@@ -58,17 +64,16 @@ def look(directory: StateDirectory, *, disk: Disk) -> Look:
     reports, reported = _reports(directory, disk)
     seen = list(read_all(directory.counts, disk=disk))
     files = [one for one in seen if isinstance(one, Counted) and one.application == directory.application]
-    keys = {file.declaration for file in files} | {
-        source.declaration for report in reports for source in report.sources
-    }
-    return Look(
+    found = Look(
         files,
         [one for one in seen if isinstance(one, Damaged)],
         reports,
         frozenset(reported),
-        {key: parsed for key in keys if (parsed := _declaration(directory.declaration(key), disk)) is not None},
+        {},
         max(reported - {report.day for report in reports}, default=""),
     )
+    known = {key: _declaration(directory.declaration(key), disk) for key in found.declaration_keys()}
+    return replace(found, declarations={key: one for key, one in known.items() if one is not None})
 
 
 def _reports(directory: StateDirectory, disk: Disk) -> tuple[list[LocalReport], set[str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping
 
-from tallypost_schema import own
+from tallypost_schema import names, own
 from tallypost_schema.declaration import Declaration, Entry
 from tallypost_schema.upload_config import UploadConfig
 
@@ -51,7 +51,7 @@ def _target(
         if entry is None or not _is_asked(stack, entry, config.stacks if config else None, x, today):
             return None
         # Again, though only declared frames were counted: the file may have been made by another version's rules.
-        kept = [frame for frame in frames.split("\n") if frame.partition(":")[0].partition(".")[0] in entry.packages]
+        kept = [frame for frame in frames.split("\n") if names.is_within(frame.partition(":")[0], entry.packages)]
         return "\n".join((stack, *(kept[-entry.depth :] or [ELSEWHERE])))
     plain, colon, bucket = name.partition(":")
     if plain in declaration.histograms:

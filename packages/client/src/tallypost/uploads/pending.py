@@ -77,8 +77,6 @@ class Pending:
     def scan(self) -> None:
         """Make room, then tell the observers of each document that lies there, oldest first."""
         self.make_room()
-        for name in filter(self.is_done, self._disk.names(self._directory.begins)):
-            self._disk.remove(self._begin(name))  # What a process that ended behind its last step left.
         for name in self.names():
             self._tell(name)
 
@@ -169,6 +167,9 @@ class Pending:
         source, target = os.path.join(self._directory.pending, name), os.path.join(self._directory.refused, name)
         if not self._disk.exists(source):
             return False  # Another uploader, or a no, was quicker, and its word stands.
+        if self._disk.exists(os.path.join(self._directory.sent, name)):
+            self.drop(name)  # A second copy, by a reporter that came late, of what has left.
+            return False
         word = _word(self._directory.refused, name, "reason")
         self._disk.replace(word, msgspec.json.encode(_Reason(code, message)))
         self._disk.reach("before_refused")
@@ -195,6 +196,15 @@ class Pending:
                     self._disk.remove(os.path.join(folder, name))
                     for word in ("receipt", "reason"):
                         self._disk.remove(_word(folder, name, word))
+
+    def sweep(self, before: float) -> None:
+        """Remove what processes left that ended, before that instant, in the middle of recording or settling."""
+        for name in self._disk.names(self._directory.begins):
+            path = self._begin(name)
+            waits = self._disk.exists(os.path.join(self._directory.pending, name))
+            with contextlib.suppress(FileNotFoundError):  # Settled meanwhile.
+                if self.is_done(name) or (not waits and self._disk.modified(path) < before):
+                    self._disk.remove(path)
 
     def losses(self) -> dict[str, int]:
         """What was lost of documents, by reason, as far back as they are kept."""

@@ -45,6 +45,7 @@ class Uploader:
     def __init__(self, directory: StateDirectory, *, disk: FakeDisk, clock: FakeClock) -> None:
         self.directory, self.disk = directory, disk
         self.pending = Pending(directory, disk=disk)
+        self.hides_documents = False
         self.catch_up = CatchUp(directory, record=self.pending.record, known=self._known, disk=disk, clock=clock)
 
     def run(self, mode: str = YES) -> None:
@@ -57,7 +58,7 @@ class Uploader:
 
     def _known(self, name: str) -> bytes | None:
         for folder in (self.directory.pending, self.directory.sent, self.directory.refused):
-            if self.disk.exists(os.path.join(folder, name)):
+            if not self.hides_documents and self.disk.exists(os.path.join(folder, name)):
                 return self.disk.read(os.path.join(folder, name))
         return None
 
@@ -333,6 +334,148 @@ def test_session_that_may_have_an_owner_elsewhere_is_left_until_it_was_silent(
     uploader.run()
 
     assert [0] == [batch.terminal for batch in uploader.batches()]
+
+
+def test_session_that_was_cut_to_its_end_and_lived_for_weeks_is_closed(
+    process: Process, uploader: Uploader, disk: FakeDisk, directory: StateDirectory, clock: FakeClock
+) -> None:
+    """A server's process lives longer than the horizon: its session's age is that of its last event, not its first."""
+    process.log()
+    process.write()
+    clock.set("2026-12-10T12:00:00Z")
+    process.log()
+    process.write()
+    uploader.run()
+    clock.set("2026-12-20T12:00:00Z")
+    process.writer.end_session()
+
+    uploader.run()
+
+    assert [(0, None), (2, 1)] == [(batch.first, batch.terminal) for batch in uploader.batches()]
+    assert [] == disk.names(directory.events)
+
+
+def test_events_older_than_the_horizon_are_withheld_from_a_session_that_goes_on(
+    process: Process, uploader: Uploader, clock: FakeClock
+) -> None:
+    """Nobody uploaded for weeks: what is too old keeps its index and says nothing."""
+    process.log()
+    process.write()
+    clock.set("2026-12-12T12:00:00Z")
+    process.log("opened")
+    process.write()
+
+    uploader.run()
+
+    assert [(0, None), (1, "opened")] == covered(uploader.batches())
+
+
+def test_batch_that_was_cut_and_cannot_be_read_at_this_instant_is_waited_for(
+    process: Process, uploader: Uploader, disk: FakeDisk, directory: StateDirectory, clock: FakeClock
+) -> None:
+    """It is on its way from one folder to another: what it holds decides where the log goes on."""
+    process.log()
+    process.write()
+    disk.at("after_cut", _killed)
+    with pytest.raises(Killed):
+        uploader.run()
+    disk.at("after_cut", lambda: None)
+    _release_all(disk, keep=process)
+    process.log("opened")
+    process.write()
+    again = Uploader(directory, disk=disk, clock=clock)
+    again.hides_documents = True
+    again.run()
+    again.hides_documents = False
+
+    again.run()
+
+    assert [(0, "export"), (1, "opened")] == covered(again.batches())
+
+
+def test_batch_that_was_cut_and_was_damaged_since_is_gone_on_behind(
+    process: Process, uploader: Uploader, disk: FakeDisk, directory: StateDirectory, clock: FakeClock
+) -> None:
+    """Its name is taken for ever; the session does not end there."""
+    process.log()
+    process.write()
+    disk.at("after_cut", _killed)
+    with pytest.raises(Killed):
+        uploader.run()
+    disk.at("after_cut", lambda: None)
+    _release_all(disk, keep=process)
+    disk.replace(os.path.join(directory.pending, "a" * 32 + ".0.json"), b"noise")
+    again = Uploader(directory, disk=disk, clock=clock)
+    again.run()
+    disk.remove(os.path.join(directory.pending, "a" * 32 + ".0.json"))
+    process.log("opened")
+    process.writer.end_session()
+
+    again.run()
+
+    assert [(1, "opened")] == covered(again.batches())
+    assert [] == disk.names(directory.events)
+
+
+def test_session_that_is_over_is_closed_by_the_rules_of_windows(
+    new_process: Callable[[], Process], uploader: Uploader, disk: FakeDisk, directory: StateDirectory
+) -> None:
+    """There no file is removed that somebody has open, a lock's own included."""
+    disk._is_windows = True
+    for _ in range(2):
+        process = new_process()
+        process.mode = YES
+        process.log()
+        process.writer.end_session()
+
+    uploader.run()
+
+    assert [0, 0] == [batch.terminal for batch in uploader.batches()]
+    assert [] == disk.names(directory.events) + disk.names(directory.sessions)
+
+
+def test_lock_of_a_session_that_is_over_and_that_somebody_has_open_is_removed_later(
+    process: Process, uploader: Uploader, disk: FakeDisk, directory: StateDirectory, clock: FakeClock
+) -> None:
+    """On Windows it stays until then; nobody's upload fails for it."""
+    disk._is_windows = True
+    process.log()
+    process.writer.end_session()
+    held: list[object] = []
+    disk.at("before_locks_removal", lambda: held.append(disk.try_lock(directory.append_lock("a" * 32))))
+    uploader.run()
+    assert ["a" * 32 + ".append"] == disk.names(directory.sessions)
+    _release_all(disk, keep=None)
+    disk.at("before_locks_removal", lambda: None)
+    clock.sleep(limits.unfinished_seconds_max + 1)
+
+    uploader.run()
+
+    assert [] == disk.names(directory.sessions)
+
+
+def test_session_whose_files_are_another_users_hinders_no_other(
+    new_process: Callable[[], Process], uploader: Uploader, disk: FakeDisk, directory: StateDirectory
+) -> None:
+    """The application was once run as another user: the others are cut, and then the trouble is told."""
+
+    class OfAnother(FakeDisk):
+        def try_lock(self, path: str) -> Any:
+            if os.path.basename(path) == "a" * 32 + ".life":
+                raise PermissionError(13, "Permission denied", path)
+            return super().try_lock(path)
+
+    for _ in range(2):
+        process = new_process()
+        process.mode = YES
+        process.log()
+        process.writer.end_session()
+    disk.__class__ = OfAnother
+
+    with pytest.raises(PermissionError):
+        uploader.run()
+
+    assert ["b" * 32] == [batch.session for batch in uploader.batches()]
 
 
 def test_cut_of_a_living_session_by_its_own_process(process: Process, uploader: Uploader, logged: Logged) -> None:

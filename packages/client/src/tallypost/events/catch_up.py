@@ -7,6 +7,7 @@ Never   touches a log that may not leave, but for keeping their number; never wa
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 from collections.abc import Callable
@@ -16,7 +17,6 @@ import msgspec
 
 from tallypost_schema import declaration as declarations
 from tallypost_schema import documents
-from tallypost_schema import limits as shared_limits
 from tallypost_schema.declaration import Declaration
 from tallypost_schema.documents import Batch
 from tallypost_schema.errors import DeclarationInvalid, SchemaError
@@ -27,7 +27,7 @@ from ..clock import day_of
 from ..consent import ModeLine, may_leave
 from ..seams import Clock, Disk, Lock
 from ..state_directory import StateDirectory
-from .cut import next_batch
+from .cut import next_batch, oldest_day
 from .log_reader import SessionLog, read
 from .session_log import header_line
 
@@ -59,24 +59,28 @@ class CatchUp:
         Raises:
             OSError: the disk refused; what is cut is cut, and the next run goes on from there.
         """
-        ended = []
+        ended: list[str] = []
+        stay: list[str] = []
+        trouble: OSError | None = None
         is_trusted = self._disk.is_trusted(self._directory.events)
         for session in self.sessions():
-            lock = self._end_of(session, is_trusted)
-            if lock is None and not is_trusted:
-                continue  # Its owner appends without a lock, since none would be heard.
             try:
-                log = self.read(session)
-                declaration = self._declaration_of(log) if log is not None else None
-                if log is None or declaration is None or self._stays(log, declaration, terms) is not None:
+                lock = self._end_of(session, is_trusted)
+                if lock is None and not is_trusted:
+                    continue  # Its owner appends without a lock, since none would be heard.
+                try:
+                    if not self._cut_what_may_leave(session, terms, closes=lock is not None) and lock is not None:
+                        stay.append(session)
+                finally:
                     if lock is not None:
                         ended.append(session)
-                else:
-                    self._cut_all(session, declaration, terms, closes=lock is not None)
-            finally:
-                if lock is not None:
-                    lock.release()
-        self._retain(ended)
+                        lock.release()
+            except OSError as problem:  # A file of another user's, say: no other session waits for that.
+                trouble = problem
+        self._retain(stay)
+        self._remove_locks(ended)
+        if trouble is not None:
+            raise trouble
 
     def cut(self, session: str, terms: Terms) -> None:
         """Cut one living session: its log has grown to the size of a document.
@@ -84,10 +88,7 @@ class CatchUp:
         Raises:
             OSError: the disk refused.
         """
-        log = self.read(session)
-        declaration = self._declaration_of(log) if log is not None else None
-        if log is not None and declaration is not None and self._stays(log, declaration, terms) is None:
-            self._cut_all(session, declaration, terms, closes=False)
+        self._cut_what_may_leave(session, terms, closes=False)
 
     def sessions(self) -> list[str]:
         """The sessions that have a log."""
@@ -101,39 +102,42 @@ class CatchUp:
             return None
         return log if log is not None and log.header.session == session else None
 
-    def _cut_all(self, session: str, declaration: Declaration, terms: Terms, *, closes: bool) -> None:
+    def _cut_what_may_leave(self, session: str, terms: Terms, *, closes: bool) -> bool:
+        """Cut a session; False if nothing of it may leave."""
+        log = self.read(session)
+        declaration = self._declaration_of(log) if log is not None else None
+        if log is None or declaration is None or self._stays(log, declaration, terms) is not None:
+            return False
         lock = self._disk.try_lock(self._directory.append_lock(session))
         if lock is None:
-            return  # Its owner is appending, or another uploader cuts: the next run will do.
+            return True  # Its owner is appending, or another uploader cuts: the next run will do.
         try:
-            today = datetime.date.fromisoformat(day_of(self._clock.now()))
-            while True:
-                log = self.read(session)
-                if log is None:
-                    return
-                batch = next_batch(log, declaration=declaration, config=terms.config, today=today, closes=closes)
-                if batch is None:
-                    break
+            self._cut_all(session, declaration, terms, closes=closes)
+        finally:
+            lock.release()
+        return True
+
+    def _cut_all(self, session: str, declaration: Declaration, terms: Terms, *, closes: bool) -> None:
+        today = self._today()
+        while (log := self.read(session)) is not None:
+            batch = next_batch(log, declaration=declaration, config=terms.config, today=today, closes=closes)
+            if batch is not None:
                 name = f"{session}.{batch.first}.json"
                 self._disk.reach("before_cut")
                 if not self._record(name, documents.encode(batch), str(terms.mode)):
                     # A crash came between its link and what follows here. What it holds is final, and may be less.
-                    batch = self._recorded(name) or batch
+                    content = self._known(name)
+                    if content is None:
+                        return  # On its way from one folder to another at this instant: the next run will do.
+                    batch = _decoded(content) or batch
                 self._disk.reach("after_cut")
-                if batch.terminal is not None:
-                    break
-                self._go_on(_behind(log, batch.last + 1))
+                if batch.terminal is None:
+                    self._go_on(_behind(log, batch.last + 1))
+                    continue
             if closes:
-                self._close(session)
-        finally:
-            lock.release()
-
-    def _recorded(self, name: str) -> Batch | None:
-        content = self._known(name)
-        try:
-            return documents.decode_batch(content) if content is not None else None
-        except SchemaError:
-            return None
+                self._disk.reach("before_log_removal")
+                self._disk.remove(self._directory.session_log(session))
+            return
 
     def _go_on(self, log: SessionLog) -> None:
         facts = msgspec.structs.asdict(log.header)
@@ -145,11 +149,10 @@ class CatchUp:
     def _stays(self, log: SessionLog, declaration: Declaration, terms: Terms) -> str | None:
         """Why a session's events may not leave, or None if they may."""
         header = log.header
-        oldest = datetime.date.fromisoformat(day_of(self._clock.now())) - datetime.timedelta(
-            days=shared_limits.horizon_days
-        )
-        newest = log.events[-1].at if log.events else header.begin
-        if newest[:10] < oldest.isoformat():
+        # All was cut: then the session is as old as the log that was put behind the cut.
+        age = self._modified(self._directory.session_log(header.session))
+        newest = log.events[-1].at[:10] if log.events else day_of(age)
+        if newest < oldest_day(self._today()):
             return "it is older than 21 days"
         return may_leave(header.mode, header.begin[:10], terms.mode, declaration.consent_version)
 
@@ -168,23 +171,24 @@ class CatchUp:
                 return None
         return self._disk.try_lock(path)
 
-    def _close(self, session: str) -> None:
-        self._disk.reach("before_log_removal")
-        self._disk.remove(self._directory.session_log(session))
-        self._disk.remove(self._directory.append_lock(session))
-        self._disk.remove(self._directory.session_lock(session))
+    def _retain(self, sessions: list[str]) -> None:
+        """Keep the newest logs of those that have ended and stay, by when they were last written to."""
+        sessions.sort(key=lambda session: self._modified(self._directory.session_log(session)))
+        for session in sessions[: -limits.session_logs_kept]:
+            self._disk.remove(self._directory.session_log(session))
 
-    def _retain(self, ended: list[str]) -> None:
-        """Keep the newest logs of ended sessions that stay, by when they were last written to."""
-        ended.sort(key=lambda session: self._modified(self._directory.session_log(session)))
-        for session in ended[: -limits.session_logs_kept]:
-            self._close(session)
-        # Locks that outlived their log, but for those of a session that is just being made.
-        living, before = set(self.sessions()), self._clock.now() - limits.unfinished_seconds_max
+    def _remove_locks(self, ended: list[str]) -> None:
+        """Remove the locks of sessions that have no log, but for those that are just being made."""
+        self._disk.reach("before_locks_removal")
+        there, before = set(self.sessions()), self._clock.now() - limits.unfinished_seconds_max
         for name in self._disk.names(self._directory.sessions):
-            path = os.path.join(self._directory.sessions, name)
-            if name.partition(".")[0] not in living and self._modified(path) < before:
-                self._disk.remove(path)
+            session, path = name.partition(".")[0], os.path.join(self._directory.sessions, name)
+            if session not in there and (session in ended or self._modified(path) < before):
+                with contextlib.suppress(PermissionError):  # Windows removes none that somebody tries at this instant.
+                    self._disk.remove(path)
+
+    def _today(self) -> datetime.date:
+        return datetime.date.fromisoformat(day_of(self._clock.now()))
 
     def _modified(self, path: str) -> float:
         try:
@@ -196,6 +200,13 @@ class CatchUp:
 def _behind(log: SessionLog, first: int) -> SessionLog:
     header = msgspec.structs.replace(log.header, first=first)
     return SessionLog(header, [event for event in log.events if event.index >= first])
+
+
+def _decoded(content: bytes) -> Batch | None:
+    try:
+        return documents.decode_batch(content)
+    except SchemaError:
+        return None
 
 
 def _is_log(name: str) -> bool:

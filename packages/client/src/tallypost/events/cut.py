@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 
+from tallypost_schema import limits as shared_limits
 from tallypost_schema.declaration import Declaration
 from tallypost_schema.documents import Batch, Event, Program, session_x
 from tallypost_schema.upload_config import UploadConfig
@@ -47,6 +48,11 @@ def next_batch(
     )
 
 
+def oldest_day(today: datetime.date) -> str:
+    """The first day within the horizon: nothing of an earlier one leaves."""
+    return (today - datetime.timedelta(days=shared_limits.horizon_days)).isoformat()
+
+
 def _first_run(log: SessionLog) -> list[Logged]:
     """The events from the first one on whose indexes follow each other, as many as one document takes."""
     run: list[Logged] = []
@@ -63,7 +69,7 @@ def _event(
     one: Logged, header: Header, declaration: Declaration, config: UploadConfig | None, today: datetime.date
 ) -> Event:
     entry = declaration.events.get(one.name)
-    if entry is None or entry.expired(today):
+    if entry is None or entry.expired(today) or one.at[:10] < oldest_day(today):
         return Event()
     rate = entry.rate if config is None else min(entry.rate, config.events.get(one.name, 0.0))
     if session_x(header.session) >= rate or not all(entry.accepts(key, value) for key, value in one.fields.items()):

@@ -2,7 +2,7 @@
 
 Takes   a declaration, or the small file that was made from it.
 Gives   for each declared event its fields, and what of an event does not fit.
-Never   lets a string through that the declaration does not hold, whatever its class says of it.
+Never   lets a string through that the declaration does not hold: it is the declared one that goes on, not the given.
 """
 
 from __future__ import annotations
@@ -79,34 +79,21 @@ def misfit(table: Table, name: object, fields: dict[str, object]) -> tuple[str, 
     return None
 
 
-def fitted(
-    table: Table, now: float, name: object, fields: dict[str, object]
-) -> tuple[float, str, dict[str, Value]] | None:
-    """An event as it may be logged, or None if it does not fit."""
-    try:
-        name, fields = plain(name), {_key(key): plain(value) for key, value in fields.items() if value is not None}
-    except Exception:  # noqa: BLE001  # What a value's class does when it is looked at is the application's own.
-        return None
-    if misfit(table, name, fields) is not None:
-        return None
-    return now, name, fields  # type: ignore[return-value]  # What fits is a name, and values.
+def plain(table: Table, name: str, fields: dict[str, object]) -> dict[str, Value]:
+    """The fields of an event that fits, each as a plain value of its declared kind."""
+    return {key: _plain(table[name][key], value) for key, value in fields.items() if value is not None}
 
 
-def plain(value: object) -> object:
-    """A value as its plain kind: its class may be the application's own, and say of itself what it likes."""
-    if isinstance(value, str):
-        return str.__str__(value)
+def _plain(allowed: Allowed, value: object) -> Value:
+    # A value's class may be the application's own, and say of itself what it likes.
+    if isinstance(allowed, tuple):
+        return allowed[allowed.index(value)]  # It fits, so it equals one of them.
     if isinstance(value, bool):
         return value
     if isinstance(value, int):
         return int.__index__(value)
-    if isinstance(value, float):
-        return float.__add__(value, 0.0)
-    return value
-
-
-def _key(key: str) -> str:
-    return str.__str__(key)
+    assert isinstance(value, float), "it fits"
+    return float.__add__(value, 0.0)
 
 
 def _quoted(word: str) -> str:

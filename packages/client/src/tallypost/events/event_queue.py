@@ -44,7 +44,8 @@ class EventQueue:
         """Have an event wait."""
         try:
             now = self._now()
-            self.mind_fork()
+            if not self._ours[0]:
+                self._forked()
             if not self._is_started and self._starts(now) == OFF:
                 return
             # Appending never waits, as a queue with a bound of its own would: threads may go over it by one each.
@@ -57,23 +58,14 @@ class EventQueue:
         except Exception:  # noqa: BLE001  # The host must not notice.
             self._drop()
 
-    def mind_fork(self) -> None:
-        """Forget the parent, if this is a child that was forked from C: no hook told us."""
-        if not self._ours[0]:
-            self._forked()
-
     def ring(self) -> None:
         """Have whoever waits look."""
         self._bell.put(None)
 
-    def wait(self) -> None:
-        """Return when something waits. It stays in the queue."""
-        self._bell.get()
-
-    def pause(self, seconds: float) -> None:
-        """Return after so long, whatever comes. By a wait of the system's own, which gevent does not make its own."""
+    def wait(self, seconds: float | None) -> None:
+        """Return when something waits, or after so long; None for as long as it takes. It stays in the queue."""
         try:
-            self._silence.get(True, seconds)
+            self._bell.get(True, seconds)
         except Empty:
             return
 
@@ -96,7 +88,6 @@ class EventQueue:
         self._items: deque[Item] = deque()
         # Rung when something has come: waiting for it is done outside of any lock.
         self._bell: SimpleQueue[None] = SimpleQueue()
-        self._silence: SimpleQueue[None] = SimpleQueue()
         self._ours = fork_mark()
         self._is_started, self._starting = False, allocate_lock()
         self._why: str | None = LATER

@@ -43,13 +43,10 @@ class Session:
         """
         self.id = random_bytes(16).hex()
         self.mode, self.declaration = facts["mode"], facts["declaration"]
-        self._directory, self._disk = directory, disk
+        self._directory, self._disk, self._clock = directory, disk, clock
         now = clock.now()
         self.leaves = _leaves(self.mode, now)
         self._log, self._next, self._size = directory.session_log(self.id), 0, 0
-        self._cut_at = limits.log_bytes_cut
-        for folder in (directory.events, directory.sessions):  # The user may have removed one of them.
-            disk.make_folder(folder)
         self._is_trusted = disk.is_trusted(directory.events)
         # Locked before there is a log: nobody ever takes a session for over that has just begun.
         self._life: Lock | None = disk.try_lock(directory.session_lock(self.id)) if self._is_trusted else None
@@ -61,47 +58,47 @@ class Session:
             disk.remove(directory.session_lock(self.id))
             raise
 
-    def append(self, events: list[Event]) -> int:
+    def append(self, events: list[Event], *, until: float) -> int:
         """Append events, in their order; returns how many found no room, which have no index.
 
         Raises:
-            LogBusy: others hold the log's lock.
+            LogBusy: others held the log's lock until that instant.
             FileNotFoundError: the log is gone: the session is over.
-            OSError: the disk refused. None of these events has an index, though a part of them may be in the log:
-                they are to be appended again, or the session is to end.
+            OSError: the disk refused. None of these events has an index, though a part of them may be in the log.
         """
         lines = b"".join(event_line(self._next + n, name, now, fields) for n, (now, name, fields) in enumerate(events))
         if self._size + len(lines) > limits.log_bytes_max:
-            self._size = len(self._disk.read(self._log))  # It may have been cut.
-            if self._size + len(lines) > limits.log_bytes_max:
-                return len(events)
-        # Where no lock is to be trusted nobody cuts a living session.
-        lock = self._disk.try_lock(self._directory.append_lock(self.id)) if self._is_trusted else None
-        if lock is None and self._is_trusted:
-            raise LogBusy(self._log)
+            return len(events)
+        lock = self._lock(until)
         try:
-            size = self._disk.append(self._log, lines)
-            self._next += len(events)
+            self._size = self._disk.append(self._log, lines)
         finally:
             if lock is not None:
                 lock.release()
-        if size < self._size:
-            self._cut_at = limits.log_bytes_cut
-        self._size = size
+        self._next += len(events)
         return 0
 
-    def asks_for_a_cut(self) -> bool:
-        """Whether the log may leave, and has grown to a document's size; said once, and again when it has grown on."""
-        if not self.leaves or self._size < self._cut_at:
-            return False
-        self._cut_at = self._size + limits.log_bytes_cut
-        return True
+    @property
+    def is_due(self) -> bool:
+        """Whether the log has the size of a document, and may leave."""
+        return self.leaves and self._size >= limits.log_bytes_cut
 
     def end(self) -> None:
         """Give the session up: whoever uploads next closes it. After a fork the parent keeps it when its child ends."""
         if self._life is not None:
             self._life.release()
             self._life = None
+
+    def _lock(self, until: float) -> Lock | None:
+        if not self._is_trusted:
+            return None  # Nobody cuts a living session there.
+        while True:
+            lock = self._disk.try_lock(self._directory.append_lock(self.id))
+            if lock is not None:
+                return lock
+            if self._clock.now() >= until:
+                raise LogBusy(self._log)
+            self._clock.sleep(0.002)
 
 
 def _leaves(mode: str, now: float) -> bool:

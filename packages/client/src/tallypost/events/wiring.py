@@ -58,7 +58,7 @@ class ProcessEvents:
             lose=lose,
             clock=clock,
         )
-        self.put, self._is_finalized = self.queue.put, False
+        self.put = self.queue.put
 
     def end_with_the_process(self) -> None:
         """Have what waits written when the process ends."""
@@ -66,7 +66,7 @@ class ProcessEvents:
 
     def stop(self) -> None:
         """Write what waits, give the session up, and end the thread: for whoever makes many of these in one process."""
-        self.writer.end_session()
+        self._finish()
         self.writer.stop()
         atexit.unregister(self._finish)
 
@@ -87,31 +87,18 @@ class ProcessEvents:
 
     def forget_parent(self) -> None:
         """In a child after a fork: nothing of the parent's is ours."""
-        self.put, self._is_finalized = self.queue.put, False
         self.queue.forget_parent()
         self.writer.forget_parent()
 
     def _start(self) -> str | None:
         # What multiprocessing starts ends without `atexit`, and forgets at its begin what it was to do at its end.
-        processes = sys.modules.get("multiprocessing.process")
-        if processes is not None and processes.parent_process() is not None and not self._is_finalized:
-            from multiprocessing.util import Finalize
-
-            Finalize(None, self._finish, exitpriority=0)
-            self._is_finalized = True
+        processes = sys.modules.get("multiprocessing.util")
+        if processes is not None:
+            processes.Finalize(None, self._finish, exitpriority=0)
         return self.writer.start()
 
     def _finish(self) -> None:
-        self.put = self._put_at_the_end
-        try:
-            self.writer.finish()
-        except KeyboardInterrupt:
-            self.writer.finish()  # The process ends already; it is to end at once.
-
-    def _put_at_the_end(self, name: object, fields: dict[str, object]) -> None:
-        """Have an event written where it is logged: nobody else will any more."""
-        self.queue.put(name, fields)
-        self.writer.finish()
+        self.writer.end_session(limits.exit_seconds_max)
 
     def _table(self, key: str) -> Table:
         """The declared events of the declaration with that key: by a small file that the first process has made."""

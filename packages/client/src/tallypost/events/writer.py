@@ -8,13 +8,11 @@ Never   delays the end of the process; never starts before the first event; neve
 from __future__ import annotations
 
 import sys
-import _signal  # type: ignore[import-not-found]  # As `signal` has it, which takes a while to load.
 from _thread import RLock, start_new_thread
 
 from .. import limits
 from ..clock import day_of
-from ..errors import LogBusy
-from .declared_events import fitted
+from .declared_events import misfit, plain
 from .event_queue import LATER, OFF
 from .session import Session
 
@@ -50,8 +48,7 @@ class EventWriter:
         self._table, self._cut, self._lose = table, cut, lose
         self._session: Session | None = None
         self._decided_on = ""
-        self._is_changed = self._is_stopped = self._is_flushing = False
-        self._until = 0.0
+        self._is_changed = self._is_stopped = False
         self._waiting: list[Item] = []
         self.trouble: str | None = None
         # Protects everything here, between the thread and a process that ends. Re-entrant: a signal handler may end it.
@@ -59,45 +56,33 @@ class EventWriter:
 
     def start(self) -> str | None:
         """Start the thread; or why not: in mode *off* there is none, and where the system has none events wait."""
+        if not self._wanted():
+            return OFF
         try:
-            if not self._wanted():
-                return OFF
             _start_thread(self._run)
-        except Exception as problem:  # noqa: BLE001  # No thread, or no descriptor to read the mode with: asked again.
-            self.trouble = f"{type(problem).__name__}: {problem}"
+        except RuntimeError as problem:
+            self.trouble = f"no thread: {problem}"
             return LATER
         return None
 
     def flush(self, seconds: float) -> None:
         """Write what waits, in this thread, within so many seconds; what then still waits is counted as lost."""
-        self._queue.mind_fork()
         until = self._clock.now() + seconds
         if self._lock.acquire(True, seconds):
             try:
-                if self._is_flushing:
-                    return  # A signal's handler calls this in the middle of it, and gives way to it.
-                self._is_flushing = True
-                self._write_all(until)
-                lost, self._waiting = len(self._waiting), []
-                if lost:
-                    self._end()  # A part of them may be in the log: their indexes are spent.
+                while (self._waiting or len(self._queue)) and self._clock.now() < until:
+                    self._write(self._queue.take(), until)
+                    if self._waiting:
+                        break
             finally:
-                self._is_flushing = False
+                lost, self._waiting = len(self._waiting), []
                 self._lock.release()
         else:
             lost = len(self._waiting)  # The thread is at it, and slow; whether it will come to its end nobody knows.
-        for _ in range(len(self._queue) // limits.events_per_append_max + 1):  # Others may log without end.
-            lost += len(self._queue.take())
+        while items := self._queue.take():
+            lost += len(items)
         if lost:
             self._lose(lost)
-
-    def finish(self) -> None:
-        """Write what waits because the process ends; called again for each event that is logged even then."""
-        now = self._clock.now()
-        if not self._is_stopped:
-            self.stop()
-            self._until = now + limits.exit_seconds_max
-        self.flush(min(max(self._until - now, 0.0), limits.exit_seconds_max))
 
     def end_session(self, seconds: float = limits.exit_seconds_max) -> None:
         """Write what waits and give the session up; the next event begins another."""
@@ -120,77 +105,55 @@ class EventWriter:
     def forget_parent(self) -> None:
         """In a child after a fork: the session, the thread and what waits are the parent's."""
         self._lock, self._waiting = RLock(), []
-        self._is_stopped = self._is_flushing = False
+        self._decided_on = ""
         self._end()
 
     def _run(self) -> None:
-        _hear_no_signals()
         while not self._is_stopped:
-            if not self._waiting and not len(self._queue):
-                self._queue.wait()
-            if self._work() is not None:
-                # Also when more events come: each attempt would cost the host what a whole append does.
-                self._queue.pause(limits.append_retry_seconds)
+            if not len(self._queue):
+                self._queue.wait(limits.append_retry_seconds if self._waiting else None)
+            with self._lock:
+                self._write(self._queue.take(), self._clock.now() + limits.append_lock_seconds_max)
 
-    def _work(self) -> Exception | None:
-        """What the thread does, once; returns what went wrong."""
-        with self._lock:
-            problem = self._write()
-            session = self._session
-            if session is not None and session.asks_for_a_cut():
-                try:
-                    self._cut(session.id)
-                except Exception as trouble:  # noqa: BLE001  # Whoever uploads next will cut it.
-                    self.trouble = f"{type(trouble).__name__}: {trouble}"
-        return problem
-
-    def _write_all(self, until: float) -> None:
-        """Write until nothing waits, something is wrong, or the time is over; at least once."""
-        while self._waiting or len(self._queue):
-            problem = self._write()
-            if self._clock.now() >= until:
-                return
-            if isinstance(problem, LogBusy):
-                self._clock.sleep(0.002)
-            elif problem is not None:
-                return
-
-    def _write(self) -> Exception | None:
-        """Write as much as one append takes; or return why not: then the same events wait, with the same indexes."""
+    def _write(self, items: list[Item], until: float) -> None:
+        """Append what waits and `items`; what could not be appended waits, as far as there is room."""
+        self._waiting += items
         if not self._waiting:
-            self._waiting = self._queue.take()
-        if not self._waiting:
-            return None
+            return
         try:
-            self._append()
-        except Exception as problem:  # noqa: BLE001  # The host must not notice.
+            self._append(until)
+            self.trouble = None
+        except Exception as problem:  # noqa: BLE001  # The host must not notice; the events wait for the next time.
             self.trouble = f"{type(problem).__name__}: {problem}"
-            return problem
-        self.trouble = None
-        return None
+        if (lost := len(self._waiting) - limits.events_queued_max) > 0:
+            del self._waiting[:lost]
+            self._lose(lost)
 
-    def _append(self) -> None:
+    def _append(self, until: float) -> None:
         session = self._session_now()
         if session is None:
             self._waiting = []  # The mode is off: nothing is counted, losses included.
             return
         table = self._table(session.declaration)
-        fitting = [event for item in self._waiting if (event := fitted(table, *item)) is not None]
+        fitting = [(now, name, fields) for now, name, fields in self._waiting if misfit(table, name, fields) is None]
         if lost := len(self._waiting) - len(fitting):
             self._lose(lost)
         self._waiting = list(fitting)
         if not fitting:
             return
+        events = [(now, str(name), plain(table, str(name), fields)) for now, name, fields in fitting]
         try:
-            lost = session.append(fitting)
+            lost = session.append(events, until=until)
         except FileNotFoundError:
             # Somebody removed the log, or closed the session while this machine slept.
             self._end()
             session = self._session_now()
-            lost = session.append(fitting) if session is not None else 0
+            lost = session.append(events, until=until) if session is not None else 0
         self._waiting = []
         if lost:
             self._lose(lost)
+        if session is not None and session.is_due:
+            self._cut(session.id)
 
     def _session_now(self) -> Session | None:
         """The session in force. Once a UTC day, and when the mode has changed, that is decided anew."""
@@ -216,12 +179,6 @@ class EventWriter:
 
 def _on(facts: dict[str, str]) -> bool:
     return facts["mode"].startswith("on ")
-
-
-def _hear_no_signals() -> None:
-    """Leave signals to the host's threads: one that the host blocks, to wait for it, would else end the process here."""
-    if hasattr(_signal, "pthread_sigmask"):
-        _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
 
 
 def _start_thread(run: Callable[[], None]) -> None:

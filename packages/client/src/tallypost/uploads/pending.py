@@ -77,6 +77,7 @@ class Pending:
     def scan(self) -> None:
         """Make room, then tell the observers of each document that lies there, oldest first."""
         self.make_room()
+        self.sweep(float("-inf"))
         for name in self.names():
             self._tell(name)
 

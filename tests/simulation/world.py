@@ -35,17 +35,9 @@ from .server import ENDPOINT, Server
 
 DROPPED_NAMES, DROPPED_BUCKETS, DROPPED_VALUES = OWN
 
-# What is known not to hold, each with its reason; set to True to see it.
+# What is known not to hold, with its reason; set to True to see it.
 YES_BY_ITS_INSTANT = False
 """A yes is known by its mode line. After the clock was set back a second yes can have the line of the first."""
-NO_BEATS_A_REPORTER_UNDER_WAY = False
-"""A reporter that read *on* records its documents though a no emptied ``pending/`` meanwhile. They are never posted."""
-SENT_IS_NEVER_REFUSED = False
-"""A reporter that comes late has a second copy of a sent document wait; a no then moves that one to ``refused/``."""
-BEGINS_ARE_SWEPT = False
-"""A process that ends between ``private/begins/`` and ``pending/`` leaves a line of text for ever."""
-DECLARATIONS_ARE_SWEPT = False
-"""``private/declarations/`` keeps every declaration that was ever counted under."""
 
 PROGRAMS = (("mytool", "1.2.3"), ("mytool", "1.3.0"), ("helper", "1.2.3"))
 OPERATIONS: tuple[tuple[str, object], ...] = (
@@ -764,7 +756,7 @@ class World:
                 assert name not in self.gone, f"{name} came back"
                 assert content == self.documents.setdefault(name, content), f"{name} was made again"
                 assert content == local_report.upload_report(self.reports[name.removesuffix(".json")])
-        assert not set(sent) & set(refused) or not SENT_IS_NEVER_REFUSED
+        assert not set(sent) & set(refused)
         for name, content in sent.items():
             receipt = self.disk.read(os.path.join(here.sent, name.replace(".json", ".receipt.json")))
             assert receipts.is_receipt_of(receipt, content)
@@ -781,8 +773,7 @@ class World:
             self.gone.add(name)
         if self.said_no:
             # A process that ends in that instant cannot take back what it has just recorded; it is never posted.
-            raced = self.had_crash if NO_BEATS_A_REPORTER_UNDER_WAY else self.was_interrupted
-            self.was_raced = bool(pending) and (self.was_raced or raced)
+            self.was_raced = bool(pending) and (self.was_raced or self.had_crash)
             assert not pending or self.was_raced, "after a no nothing waits"
 
     def _hear(self, document: bytes, encoding: str | None) -> None:
@@ -843,12 +834,10 @@ class World:
         assert {} == self._documents(self.directory.pending)
         old = self.disk.unfinished(self.clock.now())
         assert [] == old, f"nobody will finish {old}"
-        if BEGINS_ARE_SWEPT:
-            assert [] == self.disk.names(self.directory.begins)
-        if DECLARATIONS_ARE_SWEPT:
-            needed = {source.declaration for report in self.reports.values() for source in report.sources}
-            kept = {name.removesuffix(".toml") for name in self.disk.names(self.directory.declarations)}
-            assert kept <= needed | {self.shipped.key() if self.shipped is not None else "none"}
+        assert [] == self.disk.names(self.directory.begins)
+        needed = {source.declaration for report in self.reports.values() for source in report.sources}
+        kept = {name.removesuffix(".toml") for name in self.disk.names(self.directory.declarations)}
+        assert kept <= needed | {self.shipped.key() if self.shipped is not None else "none"}
 
     def close(self) -> None:
         """Free what this world holds."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from tallypost import TallypostError, Telemetry, WrongUse
 from tallypost.state_directory import StateDirectory
 from tallypost.testing import FakeClock, FaultyDisk
+from tallypost.uploads.thread import last_trouble, start_thread
 
 APPLICATION = "example.org/mytool"
 Start = Callable[..., Telemetry]
@@ -348,3 +350,33 @@ def test_declaration_that_was_swept_is_there_again_with_the_next_count_file(
     telemetry.counter("cmd/export").inc()
 
     assert 1 == len(disk.names(directory.declarations))
+
+
+def test_status_tells_why_this_process_started_no_uploader(application: Start) -> None:
+    """Nothing is uploaded from a test run, and whoever wonders can know."""
+    first = application()
+    first.counter("cmd/export").inc()
+    first.close()
+    telemetry = application(uploader="process", environ={"TALLYPOST": "on", "PYTEST_CURRENT_TEST": "x"})
+
+    telemetry.counter("cmd/export").inc()
+
+    assert "test run" in telemetry.status()["uploader"]
+    assert "uploader" not in first.status()
+
+
+def test_status_tells_what_the_uploaders_thread_failed_with(application: Start, directory: StateDirectory) -> None:
+    """Its errors are let out nowhere else."""
+    telemetry = application(uploader="thread")
+    failed = threading.Event()
+
+    def work() -> None:
+        failed.set()
+        raise OSError("no space")
+
+    start_thread(directory.path, work)
+    assert failed.wait(10)
+    while last_trouble(directory.path) is None:
+        failed.wait(0.01)
+
+    assert "OSError: no space" == telemetry.status()["uploader"]

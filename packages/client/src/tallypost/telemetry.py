@@ -94,6 +94,7 @@ class Telemetry:
         self._events: ProcessEvents | None = None
         self._first_events: list[ProcessEvents] = []
         self._is_set_up = False
+        self._not_started: str | None = None
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
 
@@ -232,6 +233,13 @@ class Telemetry:
         status = self._daily().status()
         if self._recorder.memory_reason is not None:
             status["memory"] = self._recorder.memory_reason
+        uploader = self._not_started
+        if uploader is None and self._uploader == "thread":
+            from .uploads.thread import last_trouble
+
+            uploader = last_trouble(self._directory.path)
+        if uploader is not None:
+            status["uploader"] = uploader
         if self._events is not None and self._events.writer.trouble is not None:
             status["events"] = self._events.writer.trouble
         return status
@@ -420,7 +428,9 @@ class Telemetry:
     def _start_uploader(self, now: float) -> None:
         from .uploads.start import start
 
-        start(self._uploader, self._directory, now=now, disk=self._disk, environ=self._environ, work=self._work)
+        self._not_started = start(
+            self._uploader, self._directory, now=now, disk=self._disk, environ=self._environ, work=self._work
+        )
 
     def _work(self) -> None:
         # In the uploader's thread: loading this takes a while, and the first count must not wait for it.

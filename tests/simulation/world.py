@@ -441,7 +441,7 @@ class World:
         if mode == "on":
             self.said_no = self.said_no and not self.line.startswith("on ")
         elif done:
-            self.said_no = True
+            self.said_no = not self.line.startswith("on ")  # Somebody may have said yes meanwhile.
         if mode != "on":
             self._no_longer()
 

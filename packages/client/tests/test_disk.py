@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -280,6 +282,38 @@ def test_lock_is_held_by_one_until_it_is_released(bench: Bench) -> None:
     assert (True, None, True) == (first is not None, second, third is not None)
     assert b"" == bench.disk.read(path)
     third.release()
+
+
+FORKED = """
+import os, sys
+from tallypost.disk import OsDisk
+disk, path = OsDisk(), sys.argv[1]
+lock = disk.try_lock(path)
+to_child, from_parent = os.pipe()
+if os.fork() == 0:
+    os.close(from_parent)
+    if sys.argv[2] == "releases":
+        lock.release()
+    else:
+        os.read(to_child, 1)  # To the parent's end.
+    os._exit(0)
+if sys.argv[2] == "releases":
+    os.wait()
+    assert disk.try_lock(path) is None
+lock.release()
+assert disk.try_lock(path) is not None
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.parametrize("child", ["releases", "lives on"])
+def test_lock_is_its_owners_whatever_a_forked_child_does(tmp_path: Path, child: str) -> None:
+    """A child that gives its copy up leaves the parent's; a child that lives on keeps nothing locked."""
+    script = [sys.executable, "-c", FORKED, str(tmp_path / "lock"), child]
+
+    done = subprocess.run(script, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (0, "") == (done.returncode, done.stderr)
 
 
 def test_block_begins_with_its_content_and_has_its_size(bench: Bench) -> None:

@@ -239,10 +239,13 @@ class OsLock:
     """A lock on an open file."""
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+        self._descriptor, self._owner = descriptor, os.getpid()
 
     def release(self) -> None:
-        """Give it up by closing the file."""
+        """Give it up; in a child after a fork leave it to the parent."""
+        # Closing is not enough: a child that was forked meanwhile shares the lock, for as long as it lives.
+        if os.getpid() == self._owner:
+            _unlock(self._descriptor)
         os.close(self._descriptor)
 
 
@@ -409,3 +412,11 @@ def _lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _unlock(descriptor: int) -> None:
+    """Give a lock up while the file is open; where nothing forks, closing it does that."""
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_UN)

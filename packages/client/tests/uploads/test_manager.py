@@ -95,6 +95,27 @@ def test_next_task_within_the_minute_waits_to_its_very_end(manage: Manage, clock
     assert [Wait(29.0), Wait(1.0), Upload("15")] == waits
 
 
+def test_next_task_counts_the_minute_from_the_end_of_a_post(manage: Manage, clock: FakeClock) -> None:
+    """A slow post may have arrived at its end: sixteen never arrive within a minute of each other."""
+    manager = manage(*map(str, range(16)))
+    for n in range(15):
+        manager.next_task()
+        clock.sleep(3)
+        manager.report_result(str(n), "stored")
+
+    assert Wait(60.0 - 14 * 3) == manager.next_task()
+
+
+def test_again_names_the_document_once_more_before_any_other(manage: Manage) -> None:
+    """What was posted in a form that is not taken is neither stored nor failed, and each of its posts counts."""
+    manager = manage("a", "b")
+    manager.next_task()
+    manager.again("a")
+
+    assert Upload("a") == manager.next_task()
+    assert (2, {}) == (len(manager.state.posts), manager.state.failures)
+
+
 def test_next_task_counts_the_posts_of_earlier_sessions(manage: Manage, clock: FakeClock) -> None:
     """Posts are counted for the state directory, not for a process."""
     for n in range(15):

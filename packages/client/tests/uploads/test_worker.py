@@ -185,7 +185,7 @@ def test_work_with_a_receipt_under_another_status_keeps_the_document(
         (ours(415), NoAnswer("the cable is out"), STAYS),
     ],
 )
-def test_work_with_a_415_tries_gzip_once_within_the_task(
+def test_work_with_a_415_posts_again_as_gzip_at_once(
     work: Work,
     document: Make,
     lying: Lying,
@@ -202,7 +202,18 @@ def test_work_with_a_415_tries_gzip_once_within_the_task(
     assert where == lying()
     assert ["zstd", "gzip"] == [encoding for _, encoding, _ in work.transport.posted]
     assert document() == gzip.decompress(work.transport.posted[1][2])
-    assert 1 == len(work.state.posts)
+    assert 2 == len(work.state.posts)
+
+
+def test_work_with_a_415_as_the_last_post_of_a_minute_waits_with_the_next(work: Work, document: Make) -> None:
+    """A post in another form counts like any other: fifteen requests a minute are all there are."""
+    for n in range(15):
+        work.pending.record(f"2026-11-{n + 1:02}.json", document(f"2026-11-{n + 1:02}"), YES)
+    work.transport.answers = [ours(415)]
+
+    session = work.run(seconds=30)
+
+    assert (14, True, 15) == (session.sent, session.left, len(work.transport.posted))
 
 
 def test_work_after_a_415_posts_later_documents_as_gzip_at_once(work: Work, document: Make) -> None:
@@ -530,8 +541,9 @@ def test_work_tells_a_person_what_it_does(work: Work, document: Make) -> None:
         "2026-11-02.json is refused: HTTP 422 some_code: what to do",
         f"posting 2026-11-03.json ({size} bytes)",
         "zstd is not taken there; gzip is tried from here on",
+        f"posting 2026-11-03.json ({size} bytes)",
         "2026-11-03.json is stored",
-    ] == work.heard[:7]
+    ] == work.heard[:8]
     assert "waiting 60 s: 15 posts in 60 s at most" in work.heard
 
 

@@ -104,6 +104,7 @@ class UploadManager:
         `retry_after` is the server's wish in seconds, if it had a readable one; `trouble` is a clause for people.
         """
         self._queue.remove(name)
+        self._ended()
         if outcome == "recoverable":
             self._failures_in_a_row += 1
             failures = self.state.failures[name] = self.state.failures.get(name, 0) + 1
@@ -114,6 +115,13 @@ class UploadManager:
         else:
             self._failures_in_a_row = 0
             self._settle(name)
+        self._keep()
+
+    def again(self, name: str) -> None:
+        """Have the document of the present task posted once more, before any other: its form was not taken."""
+        self._queue.remove(name)
+        self._queue.appendleft(name)
+        self._ended()
         self._keep()
 
     def forget(self, name: str) -> None:
@@ -158,6 +166,10 @@ class UploadManager:
         else:
             self.state.why = self.state.reasons.get(name, "a post had no success")
         self._save(self.state)
+
+    def _ended(self) -> None:
+        # When in the course of a post its document arrived nobody knows: the minute counts from its end.
+        self.state.posts[-1:] = [self._now()]
 
     def _settle(self, name: str) -> None:
         self.state.failures.pop(name, None)

@@ -138,7 +138,13 @@ class UploadWorker:
             self._refuse(name, "unreadable", f"{losses.REFUSALS['unreadable']}: {error}", session)
             return
         self._progress(f"posting {name} ({len(document)} bytes)")
-        outcome, answer, trouble = self._post(name, self._endpoint + path, document)
+        outcome, answer, trouble = self._post(self._endpoint + path, document)
+        if answer is not None and answer.status == 415 and self._encoding == "zstd":
+            # For all that this session of work posts: fifteen posts are not to become thirty.
+            self._encoding = "gzip"
+            self._progress("zstd is not taken there; gzip is tried from here on")
+            self._manager.again(name)  # A post of its own: a no that came during the first one is heard.
+            return
         if outcome == "stored" and answer is not None:
             self._pending.sent(name, document, answer.body)
             session.sent += 1
@@ -155,21 +161,11 @@ class UploadWorker:
         wish = answer.retry_after(self._clock.now()) if answer is not None else None
         self._manager.report_result(name, outcome, wish, trouble)
 
-    def _post(self, name: str, url: str, document: bytes) -> tuple[Outcome, Answer | None, str]:
-        answer = None
+    def _post(self, url: str, document: bytes) -> tuple[Outcome, Answer | None, str]:
         try:
-            tried = self._encoding
-            answer = self._transport.post(url, _COMPRESS[tried](document), tried)
-            if answer.status == 415 and tried == "zstd":
-                # For all that this session of work posts: fifteen posts are not to become thirty.
-                self._encoding = "gzip"
-                self._progress("zstd is not taken there; gzip is tried from here on")
-                # A post of its own: a no that came during the first one is heard.
-                if self._gate(name) is not None:
-                    return "recoverable", None, "a no came before it could be posted in another encoding"
-                answer = self._transport.post(url, _COMPRESS["gzip"](document), "gzip")
+            answer = self._transport.post(url, _COMPRESS[self._encoding](document), self._encoding)
         except NoAnswer as error:
-            return "recoverable", answer, _for_people(error.reason)
+            return "recoverable", None, _for_people(error.reason)
         outcome = outcomes.of_answer(answer.status, answer.body, document)
         said = receipts.error_in(answer.body)
         words = f" {said.code}: {said.message}" if said is not None else ""

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import zstandard
 
-from tallypost import Telemetry, WrongUse
+from tallypost import Telemetry, WrongUse, limits
 from tallypost.daily import Daily, LastRun, not_before_in
 from tallypost.disk import OsDisk
 from tallypost.errors import NoAnswer, NoStateDirectory
@@ -417,6 +417,41 @@ def test_upload_in_mode_local_reports_for_the_user(
 
     assert ["local.2026-11-20.json"] == names_in(directory.reports)
     assert not daily().is_due()
+
+
+def test_upload_in_mode_local_keeps_the_newest_session_logs(
+    daily: Make, directory: StateDirectory, disk: FaultyDisk
+) -> None:
+    """A tool that is run many times a day, by somebody who was never asked, leaves no file for each run for ever."""
+    for folder in directory.folders():
+        disk.make_folder(folder)
+    for n in range(limits.session_logs_kept + 2):
+        disk.create(directory.session_log(f"{n:032x}"), b"noise\n")
+
+    daily().upload()
+
+    assert limits.session_logs_kept == len(disk.names(directory.events))
+
+
+def test_upload_posts_what_waits_where_a_session_is_another_users(
+    said_yes: Daily, directory: StateDirectory, disk: FaultyDisk, transport: FakeTransport
+) -> None:
+    """Trouble with events is told, and holds no report back."""
+
+    class OfAnother(FaultyDisk):
+        def try_lock(self, path: str) -> Any:
+            if path.endswith(".life"):
+                raise PermissionError(13, "Permission denied", path)
+            return super().try_lock(path)
+
+    disk.create(directory.session_log("0" * 32), b"noise\n")
+    disk.__class__ = OfAnother
+    said: list[str] = []
+
+    said_yes.upload(progress=said.append)
+
+    assert 2 == len(transport.posted)
+    assert any("some events wait for the next run" in sentence for sentence in said)
 
 
 def test_upload_without_an_endpoint_keeps_the_documents(

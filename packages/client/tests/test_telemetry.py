@@ -119,7 +119,8 @@ def test_telemetry_in_the_process_that_made_the_directory_starts_no_thread(tmp_p
     code = (
         "import sys, threading, tallypost\n"
         "words = {'dir': sys.argv[1], 'uploader': 'thread', 'environ': {}}\n"
-        "tallypost.Telemetry('example.org/mytool', '1', **words).counter('cmd/export').inc()\n"
+        "telemetry = tallypost.Telemetry('example.org/mytool', '1', **words)\n"
+        "telemetry.counter('cmd/export').inc(); telemetry.event('export'); telemetry.close()\n"
         "print([thread.name for thread in threading.enumerate()])\n"
     )
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -199,6 +199,7 @@ class Daily:
         if decision.mode != "on":
             made = self.report()
             if decision.mode == "local":  # In mode *off* not even that is written.
+                self._catch_up.run(catch_up.Terms(self.saved(), self._config.last()))  # Logs that stay, by number.
                 self._set_not_before(limits.next_try_after_success_seconds)
             reported = f"; {len(made)} local report(s) made" if made else ""
             return Uploaded(True, 0, f"Nothing may leave: the mode is {decision.mode} ({decision.source}){reported}.")
@@ -232,7 +233,10 @@ class Daily:
         config = self._config.fetch(endpoint, transport, progress) if endpoint else self._config.last()
         for day in self._report(config).made:
             progress(f"reported {day}")
-        self._catch_up.run(catch_up.Terms(self.saved(), config))
+        try:
+            self._catch_up.run(catch_up.Terms(self.saved(), config))
+        except OSError as problem:  # What waits is posted all the same: it may be what fills the disk.
+            progress(f"some events wait for the next run: {problem}")
         waiting = len(self._pending.names())
         if endpoint is None or (config is not None and config.paused):
             why = "no endpoint is known" if endpoint is None else "the server asks clients to pause"
@@ -298,6 +302,8 @@ class Daily:
         """Remove declarations under which nothing lies here any more: an application ships many in its life."""
         last_run = (self._text(self.directory.last_run) or "").rpartition("declaration=")[2].strip()
         logs = [self._catch_up.read(session) for session in self._catch_up.sessions()]
+        if None in logs:
+            return  # Which declaration it was begun under cannot be read now; without it nothing of it could leave.
         needed = {self.last_run.declaration, last_run, *seen.declaration_keys()}
         needed |= {log.header.declaration for log in logs if log is not None}
         for name in self._disk.names(self.directory.declarations):

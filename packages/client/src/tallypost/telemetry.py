@@ -93,7 +93,7 @@ class Telemetry:
         self._stacks: dict[tuple[str, int], StackCounter] = {}
         self._events: ProcessEvents | None = None
         self._first_events: list[ProcessEvents] = []
-        self._is_set_up = False
+        self._is_set_up, self._first_day_ends = False, 0.0
         self._not_started: str | None = None
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
@@ -289,7 +289,7 @@ class Telemetry:
         decision = self._decide()
         if decision.mode == "off":
             return NoCells()
-        made = self._set_up(now)
+        self._set_up(now)
         key = {
             "application": self.application,
             **self._program(),
@@ -304,8 +304,7 @@ class Telemetry:
             raise NoStateDirectory(self._directory.counts, "all its slots are held by other processes")
         for name in losses.OWN_COUNTERS:
             file.cell(name)  # So that a full file can still say what it lost.
-        if not made:  # The process that made the state directory starts nothing.
-            self._start_uploader(now)
+        self._start_uploader(now)
         return file
 
     def _begin_events(self) -> ProcessEvents:
@@ -334,8 +333,8 @@ class Telemetry:
         decision = self._decide()
         if decision.mode == "off":
             return None
-        if not self._set_up(now):
-            self._start_uploader(now)
+        self._set_up(now)
+        self._start_uploader(now)
         return {"mode": decision.line, "declaration": self._declaration_key, "app": self.application, **self._program()}
 
     def _program(self) -> dict[str, str]:
@@ -366,14 +365,14 @@ class Telemetry:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def _set_up(self, now: float) -> bool:
-        """Make the state directory if need be, and keep what the commands need to know of this run; True if made."""
+    def _set_up(self, now: float) -> None:
+        """Make the state directory if need be, and keep what the commands need to know of this run."""
         from .disk import text_of
         from .state_directory import README
 
         made = not self._disk.exists(self._directory.counts)
         if self._is_set_up and not made and self._has_declaration():
-            return False
+            return
         self._disk.make_folder(self._directory.path)
         if not self._disk.is_ours(self._directory.path):
             raise NoStateDirectory(self._directory.path, "it belongs to another user")
@@ -395,8 +394,8 @@ class Telemetry:
             readme = README.format(application=self.application)
             self._disk.replace(self._directory.readme, readme.encode(), durable=False)
             self._disk.replace(self._directory.not_before, f"{now + 86400:.0f}\n".encode(), durable=False)
+            self._first_day_ends = now + 86400
         self._is_set_up = True
-        return made
 
     def _has_declaration(self) -> bool:
         # One that nothing lies under any more is swept, and a process may be idle for longer than that takes.
@@ -426,6 +425,8 @@ class Telemetry:
             return frozenset()
 
     def _start_uploader(self, now: float) -> None:
+        if now < self._first_day_ends:
+            return  # The process that made the state directory starts nothing, until there may be something to post.
         from .uploads.start import start
 
         self._not_started = start(

@@ -417,6 +417,27 @@ def test_batch_that_was_cut_and_was_damaged_since_is_gone_on_behind(
     assert [] == disk.names(directory.events)
 
 
+def test_session_whose_log_was_damaged_after_a_crash_is_closed_behind_what_was_cut(
+    process: Process, uploader: Uploader, disk: FakeDisk, directory: StateDirectory, clock: FakeClock
+) -> None:
+    """Nothing in the log tells of the event; its batch does."""
+    process.log()
+    process.writer.end_session()
+    disk.at("after_pending", _killed)
+    held = disk.try_lock(directory.session_lock("a" * 32))  # It seems to live: its batch is no last one.
+    with pytest.raises(Killed):
+        uploader.run()
+    disk.at("after_pending", lambda: None)
+    _release_all(disk, keep=None)
+    header, *_ = disk.read(directory.session_log("a" * 32)).split(b"\n")
+    disk.replace(directory.session_log("a" * 32), header + b"\nnoise\n")
+
+    Uploader(directory, disk=disk, clock=clock).run()
+
+    assert held is not None
+    assert [(0, None), (1, 0)] == [(batch.first, batch.terminal) for batch in uploader.batches()]
+
+
 def test_session_that_is_over_is_closed_by_the_rules_of_windows(
     new_process: Callable[[], Process], uploader: Uploader, disk: FakeDisk, directory: StateDirectory
 ) -> None:

@@ -120,16 +120,16 @@ class CatchUp:
     def _cut_all(self, session: str, declaration: Declaration, terms: Terms, *, closes: bool) -> None:
         today = self._today()
         while (log := self.read(session)) is not None:
-            batch = next_batch(log, declaration=declaration, config=terms.config, today=today, closes=closes)
+            name = f"{session}.{log.header.first}.json"
+            # Where a crash came between its link and what follows here it is there. It is final, and may be less.
+            content = self._known(name)
+            batch = _decoded(content) or next_batch(
+                log, declaration=declaration, config=terms.config, today=today, closes=closes
+            )
             if batch is not None:
-                name = f"{session}.{batch.first}.json"
                 self._disk.reach("before_cut")
-                if not self._record(name, documents.encode(batch), str(terms.mode)):
-                    # A crash came between its link and what follows here. What it holds is final, and may be less.
-                    content = self._known(name)
-                    if content is None:
-                        return  # On its way from one folder to another at this instant: the next run will do.
-                    batch = _decoded(content) or batch
+                if content is None and not self._record(name, documents.encode(batch), str(terms.mode)):
+                    return  # On its way from one folder to another at this instant: the next run will do.
                 self._disk.reach("after_cut")
                 if batch.terminal is None:
                     self._go_on(_behind(log, batch.last + 1))
@@ -202,9 +202,9 @@ def _behind(log: SessionLog, first: int) -> SessionLog:
     return SessionLog(header, [event for event in log.events if event.index >= first])
 
 
-def _decoded(content: bytes) -> Batch | None:
+def _decoded(content: bytes | None) -> Batch | None:
     try:
-        return documents.decode_batch(content)
+        return documents.decode_batch(content) if content is not None else None
     except SchemaError:
         return None
 

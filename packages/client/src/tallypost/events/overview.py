@@ -37,34 +37,28 @@ class ShownEvent(Struct, frozen=True):
 
 def events_of(directory: StateDirectory, *, disk: Disk) -> list[ShownEvent]:
     """All events of one state directory."""
-    found: dict[tuple[str, int], ShownEvent] = {}
-    for event in _everything(directory, disk):
-        found.setdefault((event.session, event.index), event)
+    found = {(event.session, event.index): event for event in _everything(directory, disk)}
     return sorted(found.values(), key=lambda event: (event.at or "", event.session, event.index))
 
 
 def _everything(directory: StateDirectory, disk: Disk) -> Iterator[ShownEvent]:
-    # Logs are read first: what is cut meanwhile is then in both, and is shown as the batch's.
+    # In the order in which an event passes them: what moves on meanwhile is met again, and is shown where it came to.
+    for name in disk.names(directory.events):
+        content = _content(os.path.join(directory.events, name), disk)
+        log = read(content) if content is not None and name.endswith(".jsonl") else None
+        if log is not None:
+            for event in log.events:
+                yield ShownEvent(log.header.session, event.index, event.name, event.at, event.fields, "log")
     batches: tuple[tuple[Where, str], ...] = (
-        ("sent", directory.sent),
         ("pending", directory.pending),
         ("refused", directory.refused),
+        ("sent", directory.sent),
     )
-    logs = [
-        content
-        for name in disk.names(directory.events)
-        if name.endswith(".jsonl") and (content := _content(os.path.join(directory.events, name), disk)) is not None
-    ]
     for where, folder in batches:
         for name in documents_in(disk.names(folder)):
             content = _content(os.path.join(folder, name), disk)
             if content is not None and name.count(".") == 2:
                 yield from _of_batch(content, where)
-    for content in logs:
-        log = read(content)
-        if log is not None:
-            for event in log.events:
-                yield ShownEvent(log.header.session, event.index, event.name, event.at, event.fields, "log")
 
 
 def _of_batch(content: bytes, where: Where) -> Iterator[ShownEvent]:

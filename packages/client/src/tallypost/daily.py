@@ -226,8 +226,7 @@ class Daily:
             self.upload(now=False)
 
     def _upload(self, progress: Progress, now: bool) -> Uploaded:
-        # The last task must end in time too, and it may take two posts: the second for a 415.
-        until = self._clock.now() + limits.run_seconds_max - 2 * limits.post_seconds_max
+        until = self._clock.now() + limits.run_seconds_max - limits.post_seconds_max  # The last post ends in time too.
         endpoint = self.endpoint()
         transport = self._network()
         config = self._config.fetch(endpoint, transport, progress) if endpoint else self._config.last()

@@ -19,7 +19,9 @@ from .disk import Disk, Lock, OsDisk
 from .errors import CommitFailed, Declined, FolderMissing
 from .ingest.admission import Admission
 from .ingest.applications import Applications
-from .ingest.endpoint import KINDS, Ingest, Receive, Scope, Send
+from .ingest.endpoint import Ingest, Receive, Scope, Send
+from .ingest.head import KINDS
+from .ingest.intake import Intake
 from .ingest.quarantine import Quarantine
 from .metrics import Metrics
 from .segments.group_commit import GroupCommit
@@ -98,7 +100,7 @@ class App:
         self._admission = Admission(
             requests_max=limits.requests_max, held_bytes_max=limits.held_bytes_max, trouble=self._trouble
         )
-        self._ingest = Ingest(
+        self.intake = Intake(
             commit=self._commit,
             admission=self._admission,
             applications=self._applications,
@@ -106,8 +108,8 @@ class App:
             clock=clock,
             metrics=metrics,
             in_thread=lambda take: asyncio.get_running_loop().run_in_executor(self._large, take),
-            body_seconds_max=body_seconds_max,
         )
+        self._ingest = Ingest(self.intake, body_seconds_max=body_seconds_max)
         self._web = web(
             applications=self._applications, clock=clock, metrics=metrics, not_ready=self._admission.not_ready
         )

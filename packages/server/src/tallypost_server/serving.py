@@ -25,6 +25,7 @@ import uvloop
 from . import limits
 from .app import App
 from .errors import CannotListen
+from .ingest.hot_path import hot_path, is_known
 from .ingest.protocol import BoundedHead
 from .settings import Listen, Settings
 
@@ -116,6 +117,13 @@ def log_to_stderr() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def protocol_for(app: App, settings: Settings) -> type[BoundedHead]:
+    """The protocol by which documents come in."""
+    if settings.hot_path == "off" or (settings.hot_path == "auto" and not is_known()):
+        return BoundedHead
+    return hot_path(app.intake)
+
+
 class _Server(uvicorn.Server):
     """Uvicorn's server, whose signals are handled by `_serve`: its own way ends the process by the signal, not by 0."""
 
@@ -128,7 +136,7 @@ async def _serve(app: App, listener: socket.socket, settings: Settings) -> int:
     server = _Server(
         uvicorn.Config(
             app,
-            http=BoundedHead,
+            http=protocol_for(app, settings),
             ws="none",
             lifespan="off",
             log_config=None,

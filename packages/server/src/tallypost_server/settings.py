@@ -12,7 +12,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from .errors import SettingsInvalid
 
@@ -22,6 +22,9 @@ else:
     import tomli as tomllib
 
 VARIABLE_PREFIX = "TALLYPOST_SERVER_"
+
+
+HotPath: TypeAlias = Literal["auto", "on", "off"]
 
 
 class Listen(NamedTuple):
@@ -68,6 +71,7 @@ class Settings:
     seal_seconds: float
     reserve_bytes: int
     no_archive: bool
+    hot_path: HotPath
     sources: Mapping[str, str]
 
     def shown(self) -> dict[str, dict[str, Any]]:
@@ -137,6 +141,13 @@ def _flag(given: object) -> bool:
     return value
 
 
+def _hot_path(given: object) -> HotPath:
+    words: dict[object, HotPath] = {"auto": "auto", "on": "on", "off": "off"}
+    if not isinstance(given, str) or given not in words:
+        raise ValueError("auto, on or off")
+    return words[given]
+
+
 DECLARED: tuple[Setting, ...] = (
     Setting("data", _path, "./tallypost-data", "DIR", "The folder in which everything lies that the server stores."),
     Setting(
@@ -169,6 +180,14 @@ DECLARED: tuple[Setting, ...] = (
         False,
         "",
         "Only ingest: sealed segments stay where they are. This version has no archival, so it does that in any case.",
+    ),
+    Setting(
+        "hot_path",
+        _hot_path,
+        "auto",
+        "WORD",
+        "Whether documents are taken before the ASGI cycle, which answers the same and costs less: on, off, "
+        "or auto: where uvicorn's version is one that this was tested with.",
     ),
 )
 _BY_NAME = {setting.name: setting for setting in DECLARED}

@@ -20,13 +20,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import tallypost_schema
-from tallypost_schema import receipts, upload_config
+from tallypost_schema import upload_config
 
 from . import __version__
 from .clock import Clock
 from .errors import CommitFailed, Declined, Refused, place_of
+from .ingest.answers import error_body, error_headers
 from .ingest.applications import Applications
-from .ingest.endpoint import Receive, Scope, Send, error_headers
+from .ingest.endpoint import Receive, Scope, Send
 from .metrics import Metrics
 
 _log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ def web(
     async def declined(_: Request, failure: Exception) -> Response:
         assert isinstance(failure, Declined)
         metrics.declined.add(failure.code)
-        body = receipts.encode_error(failure.code, failure.message, retry=failure.retry)
+        body = error_body(failure)
         response = Response(body, status_code=failure.status)
         response.raw_headers = error_headers(failure, body)
         return response

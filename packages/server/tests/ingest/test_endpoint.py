@@ -464,11 +464,11 @@ async def test_an_error_that_nobody_foresaw_is_503_and_logged_without_words_of_t
 ) -> None:
     """There is no 500: a client keeps what gets 503."""
     async with running() as (app, client):
-        app._ingest._decoder = None  # type: ignore[assignment]
+        app.intake._decoder = None  # type: ignore[assignment]
 
         assert_declined(await client.post_report(report()), "storage_failed")
         assert "tallypost_unexpected_errors_total 1" in (await client.get("/metrics")).text
-    assert "AttributeError at endpoint.py" in caplog.text
+    assert "AttributeError at intake.py" in caplog.text
     assert "mytool" not in caplog.text.replace("mytool.toml: example.org/mytool", "")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tallypost_server.errors import CommitFailed, NoSpace, NotTaking, TooMuchWaiting
+from tallypost_server.errors import CommitFailed, Declined, NoSpace, NotTaking, TooMuchWaiting
 from tallypost_server.metrics import Metrics
 from tallypost_server.segments.group_commit import GroupCommit
 from tallypost_server.testing import FakeClock
@@ -51,6 +51,20 @@ def commit(segment: GatedSegment, clock: FakeClock, metrics: Metrics) -> GroupCo
     return GroupCommit(segment, clock=clock, metrics=metrics, waiting_bytes_max=100)
 
 
+def durable(commit: GroupCommit, line: bytes) -> asyncio.Future[None]:
+    """What becomes of a line. Who cancels it is told all the same, and raises then."""
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def told(failure: Declined | None) -> None:
+        if failure is None:
+            future.set_result(None)
+        else:
+            future.set_exception(failure)
+
+    commit.append(line, told)
+    return future
+
+
 async def ended(commit: GroupCommit) -> bool:
     return await asyncio.get_running_loop().run_in_executor(None, commit.stop, 5.0)
 
@@ -62,9 +76,9 @@ async def test_append_during_a_sync_waits_for_the_next_group(
     segment.gate.clear()
     commit.start()
 
-    first = commit.append(b"a\n")
+    first = durable(commit, b"a\n")
     await soon(lambda: segment.begun == [b"a\n"])
-    second, third = commit.append(b"b\n"), commit.append(b"c\n")
+    second, third = durable(commit, b"b\n"), durable(commit, b"c\n")
     await asyncio.sleep(0.01)
 
     assert [] == segment.groups
@@ -82,14 +96,14 @@ async def test_append_over_the_bound_is_refused_and_keeps_nothing(
     """What waits is bounded; once it is on disk there is room again."""
     segment.gate.clear()
     commit.start()
-    waiting = commit.append(b"x" * 100)
+    waiting = durable(commit, b"x" * 100)
 
     with pytest.raises(TooMuchWaiting):
-        commit.append(b"y")
+        durable(commit, b"y")
 
     segment.gate.set()
     await waiting
-    await commit.append(b"z")
+    await durable(commit, b"z")
     assert [b"x" * 100, b"z"] == segment.groups
     assert await ended(commit)
 
@@ -110,7 +124,7 @@ async def test_append_on_a_failing_disk_tells_all_of_the_group_and_goes_on(
     segment.failures = [failure]
     segment.gate.clear()
     commit.start()
-    first = commit.append(b"a\n")
+    first = durable(commit, b"a\n")
     await soon(lambda: len(segment.begun) == 1)
     segment.gate.set()
 
@@ -118,7 +132,7 @@ async def test_append_on_a_failing_disk_tells_all_of_the_group_and_goes_on(
         await first
 
     assert isinstance(commit.failure, told)
-    await commit.append(b"b\n")
+    await durable(commit, b"b\n")
     assert [b"b\n"] == segment.groups
     assert commit.failure is None
     assert await ended(commit)
@@ -130,16 +144,16 @@ async def test_append_whose_sender_hangs_up_in_mid_commit_disturbs_nobody(
     """A cancelled sender's line stays, the others are answered, and the committer goes on."""
     segment.gate.clear()
     commit.start()
-    first = commit.append(b"a\n")
+    first = durable(commit, b"a\n")
     await soon(lambda: len(segment.begun) == 1)
-    gone, other = commit.append(b"b\n"), commit.append(b"c\n")
+    gone, other = durable(commit, b"b\n"), durable(commit, b"c\n")
     first.cancel()
     gone.cancel()
 
     segment.gate.set()
     await other
 
-    await commit.append(b"d\n")
+    await durable(commit, b"d\n")
     assert [b"a\n", b"b\nc\n", b"d\n"] == segment.groups
     assert 0 == commit.waiting_bytes
     assert await ended(commit)
@@ -151,9 +165,9 @@ async def test_stop_commits_what_waits_and_hands_the_segment_over(
     """Nothing that waits at the end is forgotten, and nothing more is taken."""
     segment.gate.clear()
     commit.start()
-    first = commit.append(b"a\n")
+    first = durable(commit, b"a\n")
     await soon(lambda: len(segment.begun) == 1)
-    second = commit.append(b"b\n")
+    second = durable(commit, b"b\n")
     stopping = asyncio.create_task(ended(commit))
     await asyncio.sleep(0.01)
     segment.gate.set()
@@ -163,14 +177,14 @@ async def test_stop_commits_what_waits_and_hands_the_segment_over(
     assert [b"a\n", b"b\n"] == segment.groups
     assert 1 == segment.rolled
     with pytest.raises(NotTaking):
-        commit.append(b"c\n")
+        durable(commit, b"c\n")
 
 
 async def test_stop_on_a_hanging_disk_gives_up_in_time(commit: GroupCommit, segment: GatedSegment, soon: Soon) -> None:
     """A disk that does not answer does not keep the process."""
     segment.gate.clear()
     commit.start()
-    commit.append(b"a\n")
+    durable(commit, b"a\n")
     await soon(lambda: 1 == len(segment.begun))
 
     assert not await asyncio.get_running_loop().run_in_executor(None, commit.stop, 0.01)
@@ -200,7 +214,7 @@ def test_answer_after_the_loop_has_ended_does_not_stop_the_committer(
 
     async def leave() -> None:
         commit.start()
-        commit.append(b"a\n")
+        durable(commit, b"a\n")
         await asyncio.sleep(0)
 
     asyncio.run(leave())
@@ -214,7 +228,7 @@ async def test_append_within_one_turn_of_the_loop_is_one_group(commit: GroupComm
     """An idle committer is not woken for the first of many."""
     commit.start()
 
-    await asyncio.gather(*(commit.append(b"%d\n" % number) for number in range(5)))
+    await asyncio.gather(*(durable(commit, b"%d\n" % number) for number in range(5)))
 
     assert [b"0\n1\n2\n3\n4\n"] == segment.groups
     assert await ended(commit)
@@ -223,7 +237,7 @@ async def test_append_within_one_turn_of_the_loop_is_one_group(commit: GroupComm
 async def test_append_in_the_turn_of_the_stop_is_told_so(commit: GroupCommit, segment: GatedSegment) -> None:
     """A line that comes too late for the committer is not left without an answer."""
     commit.start()
-    late = commit.append(b"a\n")
+    late = durable(commit, b"a\n")
     assert commit.stop(5.0)  # Blocks the loop, so that the line was not handed over.
 
     with pytest.raises(NotTaking):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import UNSET
@@ -50,54 +50,55 @@ def accept(document: bytes, kind: Kind, *, find: Callable[[str], Declared], rece
         ApplicationUnreadable: ours.
     """
     try:
-        value = strict_json.decode(document)
         if kind == "report":
-            return _accept_report(value, documents.report_of(value), document, find, received)
-        return _accept_batch(value, documents.batch_of(value), document, find, received)
+            return _accept_report(document, find, received)
+        return _accept_batch(document, find, received)
     except Malformed as error:
         raise Refused("malformed", str(error)) from error
     except Invalid as error:
         raise Refused("invalid", str(error)) from error
 
 
-def _accept_report(
-    value: dict[str, Any],
-    report: Report,
-    document: bytes,
-    find: Callable[[str], Declared],
-    received: datetime.datetime,
-) -> Accepted:
+def _accept_report(document: bytes, find: Callable[[str], Declared], received: datetime.datetime) -> Accepted:
+    dropped: dict[What, int] = {}
+    encoded: bytes | None = document
+    report = documents.canonical_report(document)
+    if report is None:
+        encoded = None
+        value = strict_json.decode(document)
+        report = documents.report_of(value)
+        _count(dropped, "key", len(value) - _REPORT_KEYS)
+        _count(dropped, "key", sum(len(program) - _COUNTS_KEYS for program in value["programs"]))
     declared = find(report.app)
     _check_day(report.day, received.date())
-    dropped: dict[What, int] = {}
-    _count(dropped, "key", len(value) - _REPORT_KEYS)
-    _count(dropped, "key", sum(len(program) - _COUNTS_KEYS for program in value["programs"]))
     if not all(
         program.counters.keys() <= declared.counters and _stacks_declared(program.stacks, declared)
         for program in report.programs
     ):
+        encoded = None
         narrowed = [_narrowed(program, declared, dropped) for program in report.programs]
         report = msgspec.structs.replace(report, programs=narrowed)
     sha256 = receipts.hash_of(document)
-    return Accepted(line_of_report(report, received=stamp(received), sha256=sha256), sha256, dropped)
+    return Accepted(line_of_report(report, received=stamp(received), sha256=sha256, encoded=encoded), sha256, dropped)
 
 
-def _accept_batch(
-    value: dict[str, Any],
-    batch: Batch,
-    document: bytes,
-    find: Callable[[str], Declared],
-    received: datetime.datetime,
-) -> Accepted:
-    declared = find(batch.app)
+def _accept_batch(document: bytes, find: Callable[[str], Declared], received: datetime.datetime) -> Accepted:
     dropped: dict[What, int] = {}
-    _count(dropped, "key", len(value) - _BATCH_KEYS + len(value["program"]) - _PROGRAM_KEYS)
-    _count(dropped, "key", sum(len(event) - (3 if "name" in event else 0) for event in value["events"]))
+    encoded: bytes | None = document
+    batch = documents.canonical_batch(document)
+    if batch is None:
+        encoded = None
+        value = strict_json.decode(document)
+        batch = documents.batch_of(value)
+        _count(dropped, "key", len(value) - _BATCH_KEYS + len(value["program"]) - _PROGRAM_KEYS)
+        _count(dropped, "key", sum(len(event) - (3 if "name" in event else 0) for event in value["events"]))
+    declared = find(batch.app)
     events = [_declared_event(event, declared, dropped) for event in batch.events]
     if any(kept is not given for kept, given in zip(events, batch.events, strict=True)):
+        encoded = None
         batch = msgspec.structs.replace(batch, events=events)
     sha256 = receipts.hash_of(document)
-    return Accepted(line_of_batch(batch, received=stamp(received), sha256=sha256), sha256, dropped)
+    return Accepted(line_of_batch(batch, received=stamp(received), sha256=sha256, encoded=encoded), sha256, dropped)
 
 
 @lru_cache(maxsize=2)  # Asked for with every report, another one at midnight.

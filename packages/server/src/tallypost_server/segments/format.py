@@ -71,15 +71,15 @@ _line_decoder = msgspec.json.Decoder(Line)
 _manifest_decoder = msgspec.json.Decoder(Manifest)
 
 
-def line_of_report(report: Report, *, received: str, sha256: str) -> bytes:
-    """The line that stores a report, line feed included."""
-    doc = msgspec.Raw(encode(report))
+def line_of_report(report: Report, *, received: str, sha256: str, encoded: bytes | None = None) -> bytes:
+    """The line that stores a report, line feed included; `encoded` is its encoding, if that is there already."""
+    doc = msgspec.Raw(encoded or encode(report))
     line = Line(1, received, "report", report.app, report.id, None, None, None, None, sha256, doc)
     return _encoder.encode(line) + b"\n"
 
 
-def line_of_batch(batch: Batch, *, received: str, sha256: str) -> bytes:
-    """The line that stores a batch, line feed included."""
+def line_of_batch(batch: Batch, *, received: str, sha256: str, encoded: bytes | None = None) -> bytes:
+    """The line that stores a batch, line feed included; `encoded` as for a report."""
     line = Line(
         1,
         received,
@@ -91,7 +91,7 @@ def line_of_batch(batch: Batch, *, received: str, sha256: str) -> bytes:
         batch.lost,
         batch.terminal,
         sha256,
-        msgspec.Raw(encode(batch)),
+        msgspec.Raw(encoded or encode(batch)),
     )
     return _encoder.encode(line) + b"\n"
 

@@ -1,7 +1,7 @@
 """Group commit: all lines that wait become durable at the price of one sync.
 
-Takes   whole lines, from ``ingest.endpoint``, in the event loop.
-Gives   for each a future whose result means *on disk*.
+Takes   whole lines, from ``ingest.intake``, in the event loop, each with whom to tell.
+Gives   a call for each line, in the event loop: *on disk*, or why nobody may say so.
 Never   names, rolls or seals a segment itself (``roll.py``); never parses a line.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 from ..clock import Clock
@@ -18,8 +19,10 @@ from ..metrics import Metrics
 
 _log = logging.getLogger(__name__)
 
-Durable: TypeAlias = "asyncio.Future[None]"
-Group: TypeAlias = list[tuple[bytes, Durable]]
+# Called with None once the line is on disk, else with NoSpace, CommitFailed or NotTaking: then the line may be on disk,
+# but nobody says so.
+Told: TypeAlias = Callable[[Declined | None], None]
+Group: TypeAlias = list[tuple[bytes, Told]]
 
 
 class Segment(Protocol):
@@ -73,10 +76,8 @@ class GroupCommit:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    def append(self, line: bytes) -> Durable:
-        """A future that is done once `line` is on disk. Call it in the event loop.
-
-        The future raises NoSpace or CommitFailed: then the line may be on disk, but nobody says so.
+    def append(self, line: bytes, told: Told) -> None:
+        """Have `told` called once, later, when `line` is on disk or will not be. Call it in the event loop.
 
         Raises:
             TooMuchWaiting: nothing of `line` was kept.
@@ -87,14 +88,12 @@ class GroupCommit:
             raise TooMuchWaiting("bytes of lines", given=waiting_bytes, allowed=self._waiting_bytes_max)
         if self._loop is None or self._stopping or not self._thread.is_alive():
             raise NotTaking("stopping", "the server takes nothing more; send again later")
-        durable: Durable = self._loop.create_future()
         # What comes within one turn of the loop is handed over together, at the turn's end: waking the committer
         # for the first line would make it and the loop fight for the interpreter, for a group of one.
         if not self._gathered:
             self._loop.call_soon(self._hand_over)
-        self._gathered.append((line, durable))
+        self._gathered.append((line, told))
         self._waiting_bytes = waiting_bytes
-        return durable
 
     def _hand_over(self) -> None:
         group, self._gathered = self._gathered, []
@@ -170,11 +169,10 @@ class GroupCommit:
             _log.warning("nobody waits any more for a group of %d lines", len(group))
 
     def _answer(self, group: Group, failure: Declined | None) -> None:
-        for line, durable in group:
+        for line, told in group:
             self._waiting_bytes -= len(line)
-            if durable.done():  # The sender hung up. Its line stays; a repeat is dropped later.
-                continue
-            if failure is None:
-                durable.set_result(None)
-            else:
-                durable.set_exception(failure)
+            try:
+                told(failure)
+            except Exception as unforeseen:  # noqa: BLE001  Whoever it was, the others of the group hear their word.
+                self._metrics.unexpected.add()
+                _log.error("telling one of a group did not foresee %s", place_of(unforeseen))

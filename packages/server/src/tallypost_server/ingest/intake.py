@@ -1,0 +1,120 @@
+"""The intake: what becomes of a request whose body is whole, decided once for both forms of the hot path.
+
+Takes   a body with its kind and coding, and whom to answer.
+Gives   a call, in the event loop: the document's hash once it is on disk, or why there is none.
+Never   knows how a request came or how its answer is written (``endpoint.py``, ``hot_path.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
+from tallypost_schema import limits as shared
+from tallypost_schema.outcomes import ErrorCode
+
+from .. import limits
+from ..clock import Clock
+from ..errors import CommitFailed, Declined, NotTaking, Refused, place_of
+from ..metrics import Metrics
+from ..segments.group_commit import GroupCommit
+from .accept import Accepted, Kind, accept
+from .admission import Admission
+from .applications import Applications
+from .body import Coding, Decoder
+from .head import PATHS
+from .quarantine import Quarantine
+
+_log = logging.getLogger(__name__)
+
+# Called once with the hash of a document that is on disk, or with why there is none.
+Answer: TypeAlias = Callable[["str | Declined"], None]
+# What is kept to find out why it was refused: what the sender would call a fault of the document.
+_QUARANTINED: frozenset[ErrorCode] = frozenset({"malformed", "too_large", "invalid", "too_old", "from_the_future"})
+
+
+class Intake:
+    """Takes documents. One object serves all requests of an event loop."""
+
+    def __init__(
+        self,
+        *,
+        commit: GroupCommit,
+        admission: Admission,
+        applications: Applications,
+        quarantine: Quarantine,
+        clock: Clock,
+        metrics: Metrics,
+        in_thread: Callable[[Callable[[], Accepted]], asyncio.Future[Accepted]],
+    ) -> None:
+        self._commit, self._applications, self._quarantine = commit, applications, quarantine
+        self._clock, self._in_thread = clock, in_thread
+        self.admission, self.metrics = admission, metrics
+        self._decoder = Decoder()
+
+    def take(self, body: bytes, kind: Kind, coding: Coding, answer: Answer) -> None:
+        """Have `answer` called, now or later. The request has entered the admission; here it leaves, in any case."""
+        if len(body) > shared.wire_bytes_max:
+            self._tell(answer, too_large())
+            return
+        try:
+            document = self._decoder.decode(body, coding)
+            received = self._clock.now()
+            if len(document) > limits.inline_bytes_max:
+                take = partial(accept, document, kind, find=self._applications.find, received=received)
+                self.admission.hold(len(document))
+                # Others are answered meanwhile.
+                self._in_thread(take).add_done_callback(
+                    partial(self._append_large, len(document), body, kind, coding, answer)
+                )
+                return
+            accepted = accept(document, kind, find=self._applications.find, received=received)
+            self._commit.append(accepted.line, partial(self._answer, accepted, kind, answer))
+        except Exception as failure:  # noqa: BLE001  Whatever it is, the sender hears something.
+            self._decline(failure, body, kind, coding, answer)
+
+    def unforeseen(self, failure: Exception) -> CommitFailed:
+        """What to answer when nobody foresaw it: a client deletes what gets a 4xx and a proxy may hide a 500."""
+        self.metrics.unexpected.add()
+        _log.error("a request met what nobody foresaw: %s", place_of(failure))
+        return CommitFailed(failure)
+
+    def cut_off(self) -> NotTaking:
+        """What to answer when the time to drain is over: nobody knows whether the document is on disk."""
+        return NotTaking("stopping", "the server stops before the document was stored; send again")
+
+    def _append_large(
+        self, size: int, body: bytes, kind: Kind, coding: Coding, answer: Answer, done: asyncio.Future[Accepted]
+    ) -> None:
+        self.admission.release(size)
+        try:
+            accepted = done.result()
+            self._commit.append(accepted.line, partial(self._answer, accepted, kind, answer))
+        except Exception as failure:  # noqa: BLE001  As in `take`.
+            self._decline(failure, body, kind, coding, answer)
+
+    def _answer(self, accepted: Accepted, kind: Kind, answer: Answer, failure: Declined | None) -> None:
+        if failure is not None:
+            self._tell(answer, failure)
+            return
+        self.metrics.stored.add(kind)
+        for what, count in accepted.dropped.items():
+            self.metrics.dropped.add(what, by=count)
+        self._tell(answer, accepted.sha256)
+
+    def _decline(self, failure: Exception, body: bytes, kind: Kind, coding: Coding, answer: Answer) -> None:
+        if isinstance(failure, Refused) and failure.code in _QUARANTINED:
+            self._quarantine.keep_refused(failure, path=PATHS[kind], encoding=coding, body=body)
+        self._tell(answer, failure if isinstance(failure, Declined) else self.unforeseen(failure))
+
+    def _tell(self, answer: Answer, told: str | Declined) -> None:
+        self.admission.leave()
+        answer(told)
+
+
+def too_large() -> Refused:
+    """A body over what a client may post, whatever is in it."""
+    return Refused("too_large", f"the body is over the {shared.wire_bytes_max} bytes allowed on the wire")

@@ -1,0 +1,276 @@
+"""Both forms of the path that takes documents, over sockets: byte for byte the same answers."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+import zstandard
+
+from tallypost_schema import limits as shared
+from tallypost_schema import receipts
+from tallypost_server.app import App
+from tallypost_server.ingest.hot_path import hot_path, is_known
+from tallypost_server.ingest.protocol import BoundedHead
+from tallypost_server.settings import Settings
+from tallypost_server.testing import FakeClock, FaultyDisk
+
+pytestmark = pytest.mark.anyio
+
+Document = Callable[..., bytes]
+Stored = Callable[[], list[dict[str, Any]]]
+Soon = Callable[[Callable[[], bool]], Any]
+FORMS = ["reference", "hot path"]
+_DATE = re.compile(rb"date: [^\r]*\r\n")
+
+
+class Served:
+    """A server on a port of its own, by one of the forms."""
+
+    def __init__(self, app: App, protocols: list[BoundedHead], address: tuple[str, int], cycles: list[object]) -> None:
+        self.app, self.protocols, self.address, self.cycles = app, protocols, address, cycles
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(*self.address)
+
+    async def answers_to(self, *pieces: bytes) -> bytes:
+        """All that is answered until the connection is closed, without the dates."""
+        reader, writer = await self.connect()
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.01)
+        writer.write(CLOSE)
+        answers = await reader.read()
+        writer.close()
+        return _DATE.sub(b"", answers)
+
+
+Serve = Callable[..., Any]
+CLOSE = b"GET /v1/reports HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+
+
+@pytest.fixture
+def serve(make_settings: Callable[..., Settings], clock: FakeClock) -> Serve:
+    """Serves by one of the forms, for the length of a block."""
+
+    @asynccontextmanager
+    async def begin(form: str, disk: FaultyDisk | None = None) -> AsyncIterator[Served]:
+        app = App(make_settings(), disk=disk or FaultyDisk(), clock=clock)
+        kind = hot_path(app.intake) if form == "hot path" else BoundedHead
+        cycles: list[object] = []
+
+        async def counted(scope: Any, receive: Any, send: Any) -> None:
+            cycles.append(scope["path"])
+            await app(scope, receive, send)
+
+        config = uvicorn.Config(
+            counted, http=kind, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False
+        )
+        config.load()
+        state = uvicorn.server.ServerState()
+        protocols: list[BoundedHead] = []
+
+        def connected() -> BoundedHead:
+            protocols.append(kind(config=config, server_state=state, app_state={}))
+            return protocols[-1]
+
+        await app.start()
+        server = await asyncio.get_running_loop().create_server(connected, "127.0.0.1", 0)
+        try:
+            yield Served(app, protocols, server.sockets[0].getsockname()[:2], cycles)
+        finally:
+            server.close()
+            assert await app.stop()
+            app.close()
+
+    return begin
+
+
+def request(body: bytes, *lines: str, path: str = "/v1/reports", method: str = "POST", version: str = "1.1") -> bytes:
+    """A request's bytes; a line may say what the defaults say, then the default is left out."""
+    given = {line.partition(":")[0].lower() for line in lines}
+    defaults = ["host: x", "content-type: application/json", f"content-length: {len(body)}"]
+    head = [line for line in defaults if line.partition(":")[0] not in given] + list(lines)
+    return "\r\n".join([f"{method} {path} HTTP/{version}", *head, "", ""]).encode() + body
+
+
+def chunked(body: bytes) -> bytes:
+    return request(
+        b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body), "transfer-encoding: chunked", "content-length:"
+    ).replace(b"content-length:\r\n", b"")
+
+
+def cases(report: Document, batch: Document) -> dict[str, list[bytes]]:
+    """What is sent, in pieces, by the name of what is at stake."""
+    one, two = report(id="1" * 32), report(id="2" * 32)
+    small = zstandard.compress(one)
+    bomb = zstandard.compress(b" " * (shared.decoded_bytes_max + 1))
+    return {
+        "identity": [request(one)],
+        "zstd": [request(small, "content-encoding: zstd")],
+        "gzip": [request(gzip.compress(one), "Content-Encoding: GZIP")],
+        "a batch": [request(batch(), path="/v1/events")],
+        "a batch to reports": [request(batch())],
+        "two in a row": [request(one), request(two)],
+        "two at once": [request(one) + request(two)],
+        "a good and a bad at once": [request(one) + request(b"{}") + request(two)],
+        "a bad and a good at once": [request(b"{") + request(one)],
+        "head and body apart": [request(one)[: -len(one)], one],
+        "a body in halves": [request(one)[:-50], one[-50:]],
+        "a head in halves": [request(one)[:30], request(one)[30:]],
+        "one and a half": [request(one) + request(two)[:-50], two[-50:]],
+        "chunked": [chunked(one)],
+        "http 1.0": [request(one, version="1.0")],
+        "http 1.0 kept": [request(one, "connection: keep-alive", version="1.0")],
+        "connection close": [request(one, "connection: close")],
+        "expect": [request(one, "expect: 100-continue")],
+        "upgrade": [request(one, "connection: upgrade", "upgrade: h2c")],
+        "no body": [request(b"")],
+        "no length": [request(b"", "content-length: 0")],
+        "get": [request(b"", method="GET")],
+        "head": [request(b"", method="HEAD")],
+        "options": [request(one, method="OPTIONS")],
+        "another path": [request(one, path="/v1/report")],
+        "a path with a query": [request(one, path="/v1/reports?a=1")],
+        "a path with an escape": [request(one, path="/v1/%72eports")],
+        "an absolute path": [request(one, path="http://x/v1/reports")],
+        "no type": [request(one, "content-type: ")],
+        "another type": [request(one, "content-type: text/plain")],
+        "a type with a charset": [request(one, "content-type: application/JSON; charset=UTF-8")],
+        "another coding": [request(one, "content-encoding: br")],
+        "two codings": [request(one, "content-encoding: zstd", "content-encoding: gzip")],
+        "rubbish": [request(b"\x00\xff" * 20)],
+        "rubbish as zstd": [request(b"\x00\xff" * 20, "content-encoding: zstd")],
+        "a bomb": [request(bomb, "content-encoding: zstd")],
+        "too long": [request(b"x" * (shared.wire_bytes_max + 1))],
+        "as long as may be": [request(b" " * shared.wire_bytes_max)],
+        "unknown application": [request(report(app="example.org/other"))],
+        "too old": [request(report(day="2025-01-01"))],
+        "undeclared names": [request(report(counters={"cmd/other": 1, "cmd/export:pdf": 2}))],
+        "nan": [request(one.replace(b"12", b"NaN"))],
+        "a key twice": [request(one.replace(b'"v":1', b'"v":1,"v":1'))],
+        "no http": [b"hello\r\n\r\n"],
+        "no http behind a document": [request(one) + b"hello\r\n\r\n"],
+    }
+
+
+NAMES = sorted(cases(lambda **keys: b"{12}" * 30, lambda **keys: b"{}"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_answer_of_both_forms_is_the_same(
+    serve: Serve, report: Document, batch: Document, stored: Stored, name: str
+) -> None:
+    """Whatever comes, and in whichever pieces: the same bytes go back, and the same is stored."""
+    told, kept = [], []
+    for form in FORMS:
+        before = len(stored())
+        async with serve(form) as served:
+            told.append(await served.answers_to(*cases(report, batch)[name]))
+        kept.append([{**line, "received": ""} for line in stored()[before:]])
+
+    assert told[0] == told[1]
+    assert kept[0] == kept[1]
+    assert told[0], name
+
+
+async def test_document_in_one_piece_costs_no_cycle(serve: Serve, report: Document, batch: Document) -> None:
+    """The hot path is what takes them: else it would be as slow as the reference, and all of this in vain."""
+    async with serve("hot path") as served:
+        answers = await served.answers_to(
+            request(report()), request(zstandard.compress(batch()), "content-encoding: zstd", path="/v1/events")
+        )
+
+        assert 2 == answers.count(b"HTTP/1.1 200 OK")
+        assert ["/v1/reports"] == served.cycles  # The one that closes.
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_document_is_not_answered_before_its_sync(
+    serve: Serve, report: Document, disk: FaultyDisk, form: str
+) -> None:
+    """While the disk holds the sync up nothing is said."""
+    async with serve(form, disk) as served:
+        await served.answers_to(request(report(id="1" * 32)))
+        disk.close_gate()
+        reader, writer = await served.connect()
+        writer.write(request(report(id="2" * 32)))
+        await asyncio.get_running_loop().run_in_executor(None, disk.wait_at_gate)
+        answer = asyncio.create_task(reader.readuntil(b"\r\n\r\n"))
+        await asyncio.sleep(0.05)
+
+        assert not answer.done()
+        disk.open_gate()
+        assert (await answer).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_sender_that_goes_away_in_mid_commit_disturbs_nobody(
+    serve: Serve, report: Document, disk: FaultyDisk, stored: Stored, soon: Soon, form: str
+) -> None:
+    """Its document stays, the others are answered, and the committer goes on."""
+    async with serve(form, disk) as served:
+        await served.answers_to(request(report(id="1" * 32)))
+        disk.close_gate()
+        _, gone = await served.connect()
+        gone.write(request(report(id="2" * 32)))
+        await asyncio.get_running_loop().run_in_executor(None, disk.wait_at_gate)
+        gone.transport.abort()
+        await soon(lambda: any(one.transport.is_closing() for one in served.protocols[1:]))
+        disk.open_gate()
+
+        assert (await served.answers_to(request(report(id="3" * 32)))).startswith(b"HTTP/1.1 200 ")
+
+    assert {"1" * 32, "2" * 32, "3" * 32} == {line["stream"] for line in stored()}
+
+
+async def test_server_that_stops_cuts_off_who_still_waits(serve: Serve, report: Document, disk: FaultyDisk) -> None:
+    """When the time to drain is over a request of the hot path hears why it has no receipt."""
+    async with serve("hot path", disk) as served:
+        await served.answers_to(request(report(id="1" * 32)))
+        disk.close_gate()
+        reader, writer = await served.connect()
+        writer.write(request(report(id="2" * 32)))
+        await asyncio.get_running_loop().run_in_executor(None, disk.wait_at_gate)
+
+        served.protocols[-1].loop = AtOnce()  # type: ignore[assignment]  # All that is asked of it here.
+        served.protocols[-1].shutdown()
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+
+        disk.open_gate()
+        error = receipts.error_in(body)
+        assert error is not None
+        assert ("stopping", True) == (error.code, error.retry)
+        assert b"connection: close" in head
+        writer.close()
+
+
+class AtOnce:
+    """A loop whose timers are over at once."""
+
+    def call_later(self, seconds: float, work: Callable[..., object], *arguments: object) -> None:
+        work(*arguments)
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_server_that_takes_nothing_says_so(serve: Serve, report: Document, form: str) -> None:
+    """A server that stops answers 503, and stores nothing."""
+    async with serve(form) as served:
+        served.app.begin_stop()
+
+        assert (await served.answers_to(request(report()))).startswith(b"HTTP/1.1 503 ")
+
+
+def test_version_of_uvicorn_that_is_installed_is_a_known_one() -> None:
+    """Whoever raises it reads how uvicorn's protocol calls itself, and runs this file."""
+    assert is_known()
+    assert not is_known("0.53.1")
+    assert not is_known("1.0.0")

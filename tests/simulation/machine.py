@@ -223,6 +223,11 @@ class Handle:
         """Write a piece."""
         self._process._do(self._inner.write_at, place, content)
 
+    def is_there(self) -> bool:
+        """Whether a file's path still leads to it."""
+        is_there: bool = self._process._do(self._inner.is_there)
+        return is_there
+
     def remove(self, path: str) -> bool:
         """Remove a block's file, and close."""
         removed: bool = self._process._do(self._inner.remove, path)

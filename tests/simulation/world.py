@@ -96,6 +96,7 @@ class Process:
     begin: float = 0.0
     end: float = 0.0
     place: str = "nowhere"
+    file: str | None = None
     memory: list[tuple[str, Increment]] = field(default_factory=list)
     # Of a file that is written to: the names that are in it, and what could not be written yet.
     known: set[str] = field(default_factory=set)
@@ -454,7 +455,7 @@ class World:
 
     def _returned(self, process: Process, facts: list[tuple[str, Increment]], now: float) -> None:
         """Write down increments of a process that returned."""
-        if not process.begin <= now < process.end:
+        if not process.begin <= now < process.end or process.file != process.disk.count_file():
             self._opened(process, now)
         for name, increment in facts:
             if process.place == "memory":
@@ -471,7 +472,7 @@ class World:
         carried = process.memory if process.place == "memory" and begin <= process.begin < process.end <= end else []
         file = process.disk.count_file()
         process.memory, process.unwritten = [], []
-        process.generation = self.generation
+        process.generation, process.file = self.generation, file
         process.begin, process.end = begin, end
         if is_off:
             process.place = "nowhere"

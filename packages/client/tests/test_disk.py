@@ -316,6 +316,24 @@ def test_lock_is_its_owners_whatever_a_forked_child_does(tmp_path: Path, child: 
     assert (0, "") == (done.returncode, done.stderr)
 
 
+def test_written_file_is_there_until_somebody_removes_it(
+    request: pytest.FixtureRequest, kind: str, bench: Bench
+) -> None:
+    """Also where another file has its path since."""
+    cannot(request, kind, "FakeDisk windows", why="Windows removes no file that is open")
+    path = bench.path("written")
+    written = bench.disk.open_written(path, b"begin")
+
+    before = written.is_there()
+    bench.disk.remove(path)
+    removed = written.is_there()
+    again = bench.disk.open_written(path, b"begin")
+
+    assert (True, False, False, True) == (before, removed, written.is_there(), again.is_there())
+    written.close()
+    again.close()
+
+
 def test_block_begins_with_its_content_and_has_its_size(bench: Bench) -> None:
     """What is not given is zero; the reader sees what is written to the view at once."""
     path = bench.path("block")

@@ -192,7 +192,7 @@ class OsDisk:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _CLOEXEC, _FILE_MODE)
         except FileExistsError:
             return None
-        written = OsWritten(descriptor)
+        written = OsWritten(descriptor, path)
         written.write_at(0, content)
         return written
 
@@ -223,12 +223,19 @@ class OsDisk:
 class OsWritten:
     """A file that is written to piece by piece."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, descriptor: int, path: str) -> None:
+        self._descriptor, self._path = descriptor, path
 
     def write_at(self, place: int, content: bytes) -> None:
         """Have the kernel take `content` at a place."""
         _write_at(self._descriptor, place, content)
+
+    def is_there(self) -> bool:
+        """Whether its path still leads to it; also where that cannot be told now."""
+        try:
+            return _leads_to(self._path, self._descriptor)
+        except OSError:
+            return True
 
     def close(self) -> None:
         """Close it."""

@@ -94,6 +94,9 @@ class Written(Protocol):
     def write_at(self, place: int, content: bytes) -> None:
         """Have the kernel take `content` at a place; what it took survives the process."""
 
+    def is_there(self) -> bool:
+        """Whether its path still leads to it."""
+
     def close(self) -> None:
         """Close it."""
 

@@ -416,6 +416,26 @@ def test_written_file_is_folded_after_two_days_of_silence(
     assert 5 == daily.show()["days"][0]["programs"][0]["counters"]["cmd/export"]
 
 
+def test_written_file_that_was_removed_is_followed_by_another(
+    application: Start, directory: StateDirectory, disk: FaultyDisk, clock: FakeClock
+) -> None:
+    """A clock was two days ahead for a while: a process that seemed to have ended counts on, in a file that is read."""
+    disk.trusted = False
+    telemetry = application()
+    telemetry.counter("cmd/export").inc(5)
+    (name,) = os.listdir(directory.counts)
+    os.utime(os.path.join(directory.counts, name), (clock.now(), clock.now()))
+    daily = application()._daily()
+    clock.set("2026-11-22T12:00:00Z")
+    daily.report()
+    clock.set("2026-11-20T13:00:00Z")
+
+    telemetry.counter("cmd/export").inc(2)
+
+    counted = [row["counters"]["cmd/export"] for day in daily.show()["days"] for row in day["programs"]]
+    assert 7 == sum(counted)
+
+
 def test_fork_with_a_written_file_gives_the_child_one_of_its_own(
     application: Start, counted: Counted, directory: StateDirectory, disk: FaultyDisk
 ) -> None:

@@ -120,6 +120,10 @@ class CountFile:
     def added(self, name: str) -> None:
         """Nothing is left to do: what is in the mapping is with the kernel."""
 
+    def is_there(self) -> bool:
+        """Nobody removes it while this process has its lock."""
+        return True
+
     def close(self) -> None:
         """Give the file up: its lock, unless a parent process shares it, and this process's mapping."""
         self._numbers.release()
@@ -168,6 +172,10 @@ class WrittenFile:
         """
         place = self._places[name]
         self._written.write_at(place, bytes(self._content[place : place + 8]))
+
+    def is_there(self) -> bool:
+        """Whether it is: after a clock was set forward and back its owner may have seemed to have ended."""
+        return self._written.is_there()
 
     def close(self) -> None:
         """Give the file up."""

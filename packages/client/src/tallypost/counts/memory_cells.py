@@ -29,6 +29,10 @@ class MemoryCells:
     def added(self, name: str) -> None:
         """Nothing is left to do."""
 
+    def is_there(self) -> bool:
+        """Always."""
+        return True
+
     def close(self) -> None:
         """Nothing to give up."""
 

@@ -146,7 +146,7 @@ class Recorder:
 
     def _add(self, counter: Counter, n: int) -> None:
         now = self._clock.now()
-        if not self._begin <= now < self._end:
+        if not self._begin <= now < self._end or not self._cells.is_there():
             self._open(now)
         cell = self._cell(counter.name)
         if cell is None:

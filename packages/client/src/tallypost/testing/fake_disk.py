@@ -220,7 +220,7 @@ class FakeDisk(Faults):
         file = _File(content, self._now())
         if path in self._folders or self._files.setdefault(path, file) is not file:
             return None
-        return FakeWritten(file, disk=self)
+        return FakeWritten(path, file, disk=self)
 
     def append(self, path: str, content: bytes) -> int:
         """Put `content` at the end of a file that is there, on a line of its own, or fail."""
@@ -340,9 +340,13 @@ class FakeBlock:
 class FakeWritten:
     """A file in memory that is written to piece by piece."""
 
-    def __init__(self, file: _File, *, disk: FakeDisk) -> None:
-        self._file, self._disk = file, disk
+    def __init__(self, path: str, file: _File, *, disk: FakeDisk) -> None:
+        self._path, self._file, self._disk = path, file, disk
         file.writers += 1
+
+    def is_there(self) -> bool:
+        """Whether its path still leads to it."""
+        return self._disk._files.get(self._path) is self._file
 
     def write_at(self, place: int, content: bytes) -> None:
         """Put `content` at a place, or fail."""

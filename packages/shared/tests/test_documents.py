@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallypost_schema import documents, limits
+from tallypost_schema import documents, limits, names
 from tallypost_schema.documents import Batch, Event, Program, ProgramCounts, Report
 from tallypost_schema.errors import Invalid, Malformed, SchemaError
 
@@ -515,3 +515,32 @@ def test_session_x_of_a_session_is_its_first_digits_exactly(session: str, expect
 
     assert expected == x
     assert 0 <= x < 1
+
+
+@given(st.text("aB0:+1\n\t\x85\ud800ü/-", max_size=24) | stacks | stacks.map(lambda text: text + "\n"))
+def test_decode_report_takes_exactly_the_stacks_of_the_grammar(text: str) -> None:
+    """Documents are read by an expression of their own, since frames are most of what is to be looked at."""
+    (program,) = documents.decode_report(REPORT).programs
+    report = msgspec.structs.replace(
+        documents.decode_report(REPORT), programs=[msgspec.structs.replace(program, stacks={text: 1})]
+    )
+    try:
+        documents._checked_report(report)
+    except Invalid:
+        taken = False
+    else:
+        taken = True
+
+    assert names.is_stack(text) == taken
+
+
+def test_decode_report_takes_a_stack_as_long_as_the_grammar_does() -> None:
+    """The bound is on bytes, not on characters."""
+    room = limits.stack_bytes_max - len("a\n:b:+1")
+    for text, is_taken in (("m" * room, True), ("m" * (room + 1), False), ("ü" * (room // 2 + 1), False)):
+        body = changed(REPORT, "programs 0 stacks", {f"a\n{text}:b:+1": 1})
+        if is_taken:
+            documents.decode_report(body)
+        else:
+            with pytest.raises(Invalid, match="stacks"):
+                documents.decode_report(body)

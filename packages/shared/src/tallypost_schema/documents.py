@@ -100,6 +100,10 @@ _FIELD_TEXT_RULE = f"{limits.field_characters_max} printable characters at most"
 _DAY_RULE = "a day as 2026-11-24"
 _AT_RULE = "a UTC time as 2026-11-24T10:00:00.123Z"
 
+# Module, function and line of each frame, without control characters and lone surrogates: as `names` has it.
+_TEXT = r"[^:\x00-\x1f\x7f-\x9f\ud800-\udfff]+"
+_FRAMES = re.compile(rf"(?:\n{_TEXT}:{_TEXT}:\+[0-9]+)*")
+
 _encoder = msgspec.json.Encoder()
 _report_decoder = msgspec.json.Decoder(Report)
 _batch_decoder = msgspec.json.Decoder(Batch)
@@ -164,7 +168,7 @@ def report_of(value: dict[str, Any]) -> Report:
 
 
 def _checked_report(report: Report) -> Report:
-    if not names.is_application(report.app):
+    if not _are_applications((report.app,)):
         raise _refused("app", report.app, names.APPLICATION_RULE)
     if day_of(report.day) is None:
         raise _refused("day", report.day, _DAY_RULE)
@@ -191,7 +195,7 @@ def batch_of(value: dict[str, Any]) -> Batch:
 
 
 def _checked_batch(batch: Batch) -> Batch:
-    if not names.is_application(batch.app):
+    if not _are_applications((batch.app,)):
         raise _refused("app", batch.app, names.APPLICATION_RULE)
     _check_program(batch.program)
     for event in batch.events:
@@ -238,16 +242,12 @@ def _convert(value: object, kind: type[Struct_]) -> Struct_:
 
 
 def _check_program(program: Program) -> None:
-    if not names.is_program(program.program):
+    if not _are_programs((program.program,)):
         raise _refused("program", program.program, names.PROGRAM_RULE)
-    if not names.is_label(program.version):
-        raise _refused("version", program.version, _LABEL_RULE)
-    if not names.is_label(program.python):
-        raise _refused("python", program.python, _LABEL_RULE)
-    if not names.is_label(program.os):
-        raise _refused("os", program.os, _LABEL_RULE)
-    if not names.is_label(program.arch):
-        raise _refused("arch", program.arch, _LABEL_RULE)
+    if not _are_labels((program.version, program.python, program.os, program.arch)):
+        for key in ("version", "python", "os", "arch"):
+            if not names.is_label(getattr(program, key)):
+                raise _refused(key, getattr(program, key), _LABEL_RULE)
 
 
 def _check_event(event: Event) -> None:
@@ -300,6 +300,22 @@ def _kept(
     return lambda texts: max(map(len, texts), default=0) <= characters_max and all(map(known, texts))
 
 
+def _are_stacks(texts: Collection[str]) -> bool:
+    """Whether all are stacks by `names.is_stack`; hardly two documents have the same ones, so no answer is kept."""
+    for text in texts:
+        if len(text if text.isascii() else text.encode("utf-8", "surrogatepass")) > limits.stack_bytes_max:
+            return False
+        name, _, _ = text.partition("\n")
+        if len(name) > limits.name_characters_max or not _is_stack_name(name):
+            return False
+        if _FRAMES.fullmatch(text, len(name)) is None:
+            return False
+    return True
+
+
 _are_counters, _are_fields = _kept(names.is_counter), _kept(names.is_field)
-_are_stacks = _kept(names.is_stack, limits.stack_bytes_max, answers=1024)
+_are_labels = _kept(names.is_label, limits.label_characters_max)
+_are_applications = _kept(names.is_application, limits.application_characters_max)
+_are_programs = _kept(names.is_program, limits.program_characters_max)
+_is_stack_name = lru_cache(maxsize=4096)(names.is_stack_name)
 _is_name = lru_cache(maxsize=4096)(names.is_name)

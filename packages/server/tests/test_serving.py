@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,7 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tallypost_schema import receipts
+from tallypost_server.serving import log_to_stderr
 
 Spawn = Callable[..., Any]
 Document = Callable[..., bytes]
@@ -34,18 +39,18 @@ def connect(server: Any) -> socket.socket:
 
 
 def read_answer(connection: socket.socket) -> tuple[int, bytes]:
-    """Status and body of one answer that tells its length."""
-    answer = b""
-    while b"\r\n\r\n" not in answer:
-        piece = connection.recv(65536)
-        assert piece, answer
-        answer += piece
-    head, _, body = answer.partition(b"\r\n\r\n")
+    """Status and body of one answer that tells its length; what follows it stays where it is."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        piece = connection.recv(1)
+        assert piece, head
+        head += piece
     length = next(
         int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")
     )
+    body = b""
     while len(body) < length:
-        body += connection.recv(65536)
+        body += connection.recv(length - len(body))
     return int(head.split(b" ")[1]), body
 
 
@@ -276,3 +281,22 @@ def test_logs_have_no_address_and_no_payload(spawn: Spawn, report: Document, dat
     for path in data.rglob("*"):
         if path.is_file():
             assert b"203.0.113.9" not in path.read_bytes()
+
+
+def test_log_in_json_is_an_object_a_line(capfd: pytest.CaptureFixture[str]) -> None:
+    """For whatever gathers logs: time, level, logger, message, and what was raised."""
+    kept = logging.getLogger().handlers[:]
+    try:
+        log_to_stderr("json")
+        try:
+            raise ValueError("no\nline")
+        except ValueError:
+            logging.getLogger("tallypost_server.x").exception("it %s", "broke\n")
+    finally:
+        logging.getLogger().handlers[:] = kept
+
+    (line,) = capfd.readouterr().err.splitlines()
+    entry = json.loads(line)
+    assert ("error", "tallypost_server.x", "it broke\n") == (entry["level"], entry["logger"], entry["message"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", entry["at"])
+    assert "no\nline" in entry["exception"]

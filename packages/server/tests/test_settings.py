@@ -129,7 +129,7 @@ def test_docs_have_each_setting_as_it_is_declared() -> None:
         r"^\| `(--[^`]*)` \| `([^`]*)` \| `([^`]*)` \| (.*?) \| (.*?) \|$", DOCS.read_text(), re.MULTILINE
     )
 
-    shown = {"10485760": "10 MiB (10485760)", "67108864": "64 MiB (67108864)", "60.0": "60", "False": "off"}
+    shown = {"10485760": "10 MiB (10485760)", "67108864": "64 MiB (67108864)", "60.0": "60", "False": "off", "0": "0"}
     expected = []
     for setting in DECLARED:
         default = "`<data>/applications`" if setting.default is None else shown.get(str(setting.default))
@@ -137,3 +137,13 @@ def test_docs_have_each_setting_as_it_is_declared() -> None:
         row = (flag, setting.variable, setting.name, default or f"`{setting.default}`", setting.sentence)
         expected.append(row)
     assert expected == rows
+
+
+def test_load_refuses_a_rate_that_nobody_can_be_held_to(tmp_path: Path) -> None:
+    """Through a socket in the file system all come from nowhere, unless a proxy tells who they are."""
+    flags = {"listen": "unix:/run/tallypost.sock", "rate_per_address": "60"}
+
+    with pytest.raises(SettingsInvalid, match="set trusted_hops"):
+        load(flags, {}, None)
+
+    assert 60 == load({**flags, "trusted_hops": "1"}, {}, None).rate_per_address

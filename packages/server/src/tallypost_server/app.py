@@ -8,6 +8,7 @@ Never   decides anything that a room could decide.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import secrets
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from .ingest.endpoint import Ingest, Receive, Scope, Send
 from .ingest.head import KINDS
 from .ingest.intake import Intake
 from .ingest.quarantine import Quarantine
+from .ingest.senders import Senders
 from .metrics import Metrics
 from .segments.group_commit import GroupCommit
 from .segments.node import node_of
@@ -100,6 +102,8 @@ class App:
         self._admission = Admission(
             requests_max=limits.requests_max, held_bytes_max=limits.held_bytes_max, trouble=self._trouble
         )
+        ids, run = itertools.count(1), token(4)
+        self.new_id = lambda: f"{run}-{next(ids)}"
         self.intake = Intake(
             commit=self._commit,
             admission=self._admission,
@@ -108,10 +112,15 @@ class App:
             clock=clock,
             metrics=metrics,
             in_thread=lambda take: asyncio.get_running_loop().run_in_executor(self._large, take),
+            senders=_senders(settings, clock, token),
         )
-        self._ingest = Ingest(self.intake, body_seconds_max=body_seconds_max)
+        self._ingest = Ingest(self.intake, new_id=self.new_id, body_seconds_max=body_seconds_max)
         self._web = web(
-            applications=self._applications, clock=clock, metrics=metrics, not_ready=self._admission.not_ready
+            applications=self._applications,
+            clock=clock,
+            metrics=metrics,
+            not_ready=self._admission.not_ready,
+            new_id=self.new_id,
         )
         metrics.waiting_bytes.ask = lambda: self._commit.waiting_bytes
         metrics.free_bytes.ask = lambda: disk.free_bytes(settings.data)
@@ -191,3 +200,14 @@ class App:
                 await asyncio.get_running_loop().run_in_executor(None, self._applications.scan)
             except FolderMissing as failure:
                 _log.error("%s; what was registered stays", failure)
+
+
+def _senders(settings: Settings, clock: Clock, token: Callable[[int], str]) -> Senders | None:
+    if not settings.rate_per_address:
+        return None
+    return Senders(
+        per_minute=settings.rate_per_address,
+        trusted_hops=settings.trusted_hops,
+        key=bytes.fromhex(token(16)),
+        now=clock.monotonic,
+    )

@@ -11,6 +11,7 @@ ServerError
 │   ├── ApplicationUnreadable  its declaration is damaged, and none was read before
 │   ├── NotTaking            starting or stopping
 │   ├── TooMuchWaiting       more came than is kept in memory
+│   ├── TooManyFromOne       one sender is over its rate
 │   ├── NoSpace              the disk is full, or filled to the reserve
 │   └── CommitFailed         the disk refused a group
 ├── SealFailed               while sealing: the open segment stays and is sealed later
@@ -22,6 +23,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tallypost_schema.outcomes import CODES, ErrorCode
+
+from . import limits
 
 
 def place_of(failure: BaseException) -> str:
@@ -87,6 +90,11 @@ class Declined(ServerError):
         return CODES[self.code].status
 
     @property
+    def retry_after_seconds(self) -> int:
+        """The least time until the sender may come again, for an answer that tells one."""
+        return limits.retry_after_seconds[self.code]
+
+    @property
     def retry(self) -> bool:
         """Whether the same bytes may be sent again."""
         return CODES[self.code].retry
@@ -117,6 +125,19 @@ class TooMuchWaiting(Declined):
     def __init__(self, what: str, *, given: int, allowed: int) -> None:
         self.what, self.given, self.allowed = what, given, allowed
         super().__init__("busy", f"{given} {what} would wait, allowed are {allowed}; send again later")
+
+
+class TooManyFromOne(Declined):
+    """One sender is over its rate; it may send again later."""
+
+    def __init__(self, per_minute: int) -> None:
+        self.per_minute = per_minute
+        super().__init__("busy", f"from one address {per_minute} a minute are taken; send again later")
+
+    @property
+    def retry_after_seconds(self) -> int:
+        """Of this minute nothing more is taken."""
+        return limits.retry_after_rate_seconds
 
 
 class NoSpace(Declined):

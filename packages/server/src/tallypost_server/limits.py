@@ -13,6 +13,8 @@ from tallypost_schema.outcomes import ErrorCode
 waiting_bytes_max = 32 << 20
 # Each request under way may hold a body; more senders than this are told to come back.
 requests_max = 4096
+# Senders whose requests are counted, some 100 bytes each, in each of two minutes.
+senders_max = 65_536
 # Bodies that come in pieces are held until they are whole.
 held_bytes_max = 256 << 20
 
@@ -52,7 +54,9 @@ quarantine_bytes_max = 64 << 20
 # Refused documents that wait to be written to the quarantine; a flood of rubbish must not fill the memory.
 quarantine_waiting_max = 64
 
-# When a sender may come again, in seconds: soon where only a moment is short, later where a person must act.
+# When a sender that is over its rate may come again, in seconds.
+retry_after_rate_seconds = 60
+# When a sender may come again, in seconds at the least: soon where a moment is short, later where somebody must act.
 retry_after_seconds: dict[ErrorCode, int] = {
     "busy": 10,
     "starting": 5,

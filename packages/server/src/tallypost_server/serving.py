@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import uvicorn
 import uvloop
 
@@ -27,7 +28,7 @@ from .app import App
 from .errors import CannotListen
 from .ingest.hot_path import hot_path, is_known
 from .ingest.protocol import BoundedHead
-from .settings import Listen, Settings
+from .settings import Listen, LogFormat, Settings
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 2048
@@ -37,7 +38,7 @@ _SOCKET_MODE = 0o660
 
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status."""
-    log_to_stderr()
+    log_to_stderr(settings.log_format)
     app = App(settings)
     try:
         listener = listen(settings.listen)
@@ -104,12 +105,33 @@ def _answers(path: Path) -> bool:
     return True
 
 
-def log_to_stderr() -> None:
+class _Text(logging.Formatter):
+    """A line for people."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+        self.converter = time.gmtime
+
+
+class _Json(_Text):
+    """An object in a line, for machines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "at": self.formatTime(record, self.datefmt),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(entry).decode()
+
+
+def log_to_stderr(form: LogFormat = "text") -> None:
     """One line an entry on standard error, in UTC; from uvicorn only what is amiss."""
     handler = logging.StreamHandler(sys.stderr)
-    formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
+    handler.setFormatter(_Json() if form == "json" else _Text())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
@@ -121,7 +143,7 @@ def protocol_for(app: App, settings: Settings) -> type[BoundedHead]:
     """The protocol by which documents come in."""
     if settings.hot_path == "off" or (settings.hot_path == "auto" and not is_known()):
         return BoundedHead
-    return hot_path(app.intake)
+    return hot_path(app.intake, new_id=app.new_id)
 
 
 class _Server(uvicorn.Server):

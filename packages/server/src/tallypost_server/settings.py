@@ -25,6 +25,7 @@ VARIABLE_PREFIX = "TALLYPOST_SERVER_"
 
 
 HotPath: TypeAlias = Literal["auto", "on", "off"]
+LogFormat: TypeAlias = Literal["text", "json"]
 
 
 class Listen(NamedTuple):
@@ -72,6 +73,9 @@ class Settings:
     reserve_bytes: int
     no_archive: bool
     hot_path: HotPath
+    rate_per_address: int
+    trusted_hops: int
+    log_format: LogFormat
     sources: Mapping[str, str]
 
     def shown(self) -> dict[str, dict[str, Any]]:
@@ -141,6 +145,20 @@ def _flag(given: object) -> bool:
     return value
 
 
+def _whole(given: object) -> int:
+    number = int(given) if isinstance(given, str) and given.isascii() and given.isdigit() else given
+    if type(number) is not int or not 0 <= number < 2**31:
+        raise ValueError("a whole number, from 0 on")
+    return number
+
+
+def _log_format(given: object) -> LogFormat:
+    words: dict[object, LogFormat] = {"text": "text", "json": "json"}
+    if not isinstance(given, str) or given not in words:
+        raise ValueError("text or json")
+    return words[given]
+
+
 def _hot_path(given: object) -> HotPath:
     words: dict[object, HotPath] = {"auto": "auto", "on": "on", "off": "off"}
     if not isinstance(given, str) or given not in words:
@@ -189,6 +207,22 @@ DECLARED: tuple[Setting, ...] = (
         "Whether documents are taken before the ASGI cycle, which answers the same and costs less: on, off, "
         "or auto: where uvicorn's version is one that this was tested with.",
     ),
+    Setting(
+        "rate_per_address",
+        _whole,
+        0,
+        "N",
+        "From one address so many documents are taken in a minute, more are answered 503 busy; 0: any number.",
+    ),
+    Setting(
+        "trusted_hops",
+        _whole,
+        0,
+        "N",
+        "How many proxies in front of the server are yours: the sender is the one that the outermost of them has "
+        "named in X-Forwarded-For, or in Forwarded; 0: who connects is the sender.",
+    ),
+    Setting("log_format", _log_format, "text", "WORD", "How an entry of the log is written: text or json."),
 )
 _BY_NAME = {setting.name: setting for setting in DECLARED}
 # Which file to read is no setting of the file itself.
@@ -234,6 +268,11 @@ def load(flags: Mapping[str, object], environment: Mapping[str, str], config: Pa
         except ValueError as failure:
             problems.append(f"{name} ({source}) is {given!a:.80}, allowed is {failure}")
             values[name] = Path()  # Never used: only the folders that follow it need something here.
+    if values["rate_per_address"] and not values["trusted_hops"] and getattr(values["listen"], "path", ""):
+        problems.append(
+            f"rate_per_address ({sources['rate_per_address']}) is set, but who sends through a socket in the file "
+            "system is told by a proxy alone: set trusted_hops"
+        )
     if problems:
         raise SettingsInvalid(problems)
     return Settings(**values, sources=sources)

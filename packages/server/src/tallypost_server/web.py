@@ -28,15 +28,24 @@ from .errors import CommitFailed, Declined, Refused, place_of
 from .ingest.answers import error_body, error_headers
 from .ingest.applications import Applications
 from .ingest.endpoint import Receive, Scope, Send
+from .ingest.head import head_of
 from .metrics import Metrics
 
 _log = logging.getLogger(__name__)
 
 
 def web(
-    *, applications: Applications, clock: Clock, metrics: Metrics, not_ready: Callable[[], Declined | None]
+    *,
+    applications: Applications,
+    clock: Clock,
+    metrics: Metrics,
+    not_ready: Callable[[], Declined | None],
+    new_id: Callable[[], str],
 ) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """The ASGI callable."""
+
+    def request_id_of(request: Request) -> str:
+        return head_of(request.headers.raw).request_id or new_id()
 
     async def config(request: Request) -> Response:
         today = clock.now().date()
@@ -71,12 +80,12 @@ def web(
         text = await run_in_threadpool(metrics.text)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    async def declined(_: Request, failure: Exception) -> Response:
+    async def declined(request: Request, failure: Exception) -> Response:
         assert isinstance(failure, Declined)
         metrics.declined.add(failure.code)
         body = error_body(failure)
         response = Response(body, status_code=failure.status)
-        response.raw_headers = error_headers(failure, body)
+        response.raw_headers = error_headers(failure, body, request_id_of(request))
         return response
 
     async def not_served(request: Request, failure: Exception) -> Response:

@@ -27,7 +27,7 @@ Document = Callable[..., bytes]
 Stored = Callable[[], list[dict[str, Any]]]
 Soon = Callable[[Callable[[], bool]], Any]
 FORMS = ["reference", "hot path"]
-_DATE = re.compile(rb"date: [^\r]*\r\n")
+_EACH_ITS_OWN = re.compile(rb"date: [^\r]*\r\n|x-request-id: [0-9a-f]{8}-[0-9]+\r\n")
 
 
 class Served:
@@ -40,7 +40,7 @@ class Served:
         return await asyncio.open_connection(*self.address)
 
     async def answers_to(self, *pieces: bytes) -> bytes:
-        """All that is answered until the connection is closed, without the dates."""
+        """All that is answered until the connection is closed, without dates and our own request ids."""
         reader, writer = await self.connect()
         for piece in pieces:
             writer.write(piece)
@@ -49,7 +49,7 @@ class Served:
         writer.write(CLOSE)
         answers = await reader.read()
         writer.close()
-        return _DATE.sub(b"", answers)
+        return _EACH_ITS_OWN.sub(b"", answers)
 
 
 Serve = Callable[..., Any]
@@ -61,9 +61,9 @@ def serve(make_settings: Callable[..., Settings], clock: FakeClock) -> Serve:
     """Serves by one of the forms, for the length of a block."""
 
     @asynccontextmanager
-    async def begin(form: str, disk: FaultyDisk | None = None) -> AsyncIterator[Served]:
-        app = App(make_settings(), disk=disk or FaultyDisk(), clock=clock)
-        kind = hot_path(app.intake) if form == "hot path" else BoundedHead
+    async def begin(form: str, disk: FaultyDisk | None = None, **flags: object) -> AsyncIterator[Served]:
+        app = App(make_settings(**flags), disk=disk or FaultyDisk(), clock=clock)
+        kind = hot_path(app.intake, new_id=app.new_id) if form == "hot path" else BoundedHead
         cycles: list[object] = []
 
         async def counted(scope: Any, receive: Any, send: Any) -> None:
@@ -127,6 +127,8 @@ def cases(report: Document, batch: Document) -> dict[str, list[bytes]]:
         "a head in halves": [request(one)[:30], request(one)[30:]],
         "one and a half": [request(one) + request(two)[:-50], two[-50:]],
         "chunked": [chunked(one)],
+        "a request id": [request(b"{}", "x-request-id: abc-1.2_3")],
+        "an unfit request id": [request(b"{}", "x-request-id: <script>")],
         "http 1.0": [request(one, version="1.0")],
         "http 1.0 kept": [request(one, "connection: keep-alive", version="1.0")],
         "connection close": [request(one, "connection: close")],
@@ -267,6 +269,40 @@ async def test_server_that_takes_nothing_says_so(serve: Serve, report: Document,
         served.app.begin_stop()
 
         assert (await served.answers_to(request(report()))).startswith(b"HTTP/1.1 503 ")
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_sender_over_its_rate_is_told_to_come_again(
+    serve: Serve, report: Document, stored: Stored, form: str
+) -> None:
+    """Whom a trusted proxy names counts, each by itself; who is over it gets 503 with a time."""
+    flags = {"rate_per_address": "2", "trusted_hops": "1"}
+    async with serve(form, **flags) as served:
+        one = [request(report(id=f"{n}" * 32), "x-forwarded-for: 10.0.0.1, 192.0.2.1") for n in range(3)]
+        other = request(report(id="9" * 32), "x-forwarded-for: 192.0.2.2")
+
+        answers = await served.answers_to(*one, other)
+
+    assert [b"200", b"200", b"503", b"200"] == re.findall(rb"HTTP/1.1 (\d+)", answers)[:4]
+    (wait,) = re.findall(rb"retry-after: (\d+)", answers)
+    assert 60 <= int(wait) < 120
+    assert ["0" * 32, "1" * 32, "9" * 32] == [line["stream"] for line in stored()]
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_declined_request_has_the_id_that_its_proxy_gave(serve: Serve, form: str) -> None:
+    """Or one of ours, where that is missing or unfit: by it an operator finds what a sender complains of."""
+    async with serve(form) as served:
+        reader, writer = await served.connect()
+        for line in ("x-request-id: abc-1.2_3", "x-request-id: <b>", "x-request-id: " + "a" * 65):
+            writer.write(request(b"{}", line))
+        writer.write(CLOSE)
+        ids = re.findall(rb"x-request-id: ([^\r]*)\r", await reader.read())
+        writer.close()
+
+    assert b"abc-1.2_3" == ids[0]
+    assert all(re.fullmatch(rb"[0-9a-f]{8}-[0-9]+", each) for each in ids[1:])
+    assert 4 == len(set(ids))
 
 
 def test_version_of_uvicorn_that_is_installed_is_a_known_one() -> None:

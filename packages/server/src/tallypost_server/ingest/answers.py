@@ -7,17 +7,18 @@ Never   writes to anybody.
 
 from __future__ import annotations
 
+import itertools
 from typing import TypeAlias
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from tallypost_schema import receipts
 
-from .. import limits
 from ..errors import Declined
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
+_turns = itertools.count()
 _JSON = (b"content-type", b"application/json")
 # A receipt is always as long as any other.
 STORED_HEADERS: Headers = [_JSON, (b"content-length", b"%d" % len(receipts.encode_receipt("0" * 64)))]
@@ -28,12 +29,18 @@ def error_body(declined: Declined) -> bytes:
     return receipts.encode_error(declined.code, declined.message, retry=declined.retry)
 
 
-def error_headers(declined: Declined, body: bytes) -> Headers:
+def error_headers(declined: Declined, body: bytes, request_id: str) -> Headers:
     """The headers of an error's answer."""
-    headers: Headers = [_JSON, (b"content-length", b"%d" % len(body))]
+    headers: Headers = [_JSON, (b"content-length", b"%d" % len(body)), (b"x-request-id", request_id.encode())]
     if declined.status == 503:
-        headers.append((b"retry-after", b"%d" % limits.retry_after_seconds[declined.code]))
+        headers.append((b"retry-after", b"%d" % _spread(declined.retry_after_seconds)))
     return headers
+
+
+def _spread(least: int) -> int:
+    """From `least` to twice that, each time elsewhere: those who were sent away together must not return together."""
+    # Multiples of the golden ratio, less their whole part, lie evenly however many they are.
+    return least + int(least * (next(_turns) * 0.618033988749895 % 1))
 
 
 class Speller:
@@ -51,10 +58,11 @@ class Speller:
             self._common, self._stored_head = common, _spelled(200, [*common, *STORED_HEADERS], b"", keep_alive=True)
         return self._stored_head + receipts.encode_receipt(sha256)
 
-    def declined(self, declined: Declined, common: Headers, *, keep_alive: bool) -> bytes:
+    def declined(self, declined: Declined, common: Headers, *, request_id: str, keep_alive: bool) -> bytes:
         """The answer to a request that gets no receipt."""
         body = error_body(declined)
-        return _spelled(declined.status, [*common, *error_headers(declined, body)], body, keep_alive=keep_alive)
+        headers = [*common, *error_headers(declined, body, request_id)]
+        return _spelled(declined.status, headers, body, keep_alive=keep_alive)
 
 
 def _spelled(status: int, headers: Headers, body: bytes, *, keep_alive: bool) -> bytes:

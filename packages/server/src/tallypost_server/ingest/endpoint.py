@@ -34,13 +34,13 @@ class HungUp(Exception):
 class Ingest:
     """Answers requests. One object serves all of an event loop."""
 
-    def __init__(self, intake: Intake, *, body_seconds_max: float) -> None:
-        self._intake, self._body_seconds_max = intake, body_seconds_max
+    def __init__(self, intake: Intake, *, new_id: Callable[[], str], body_seconds_max: float) -> None:
+        self._intake, self._new_id, self._body_seconds_max = intake, new_id, body_seconds_max
         self._admission, self._metrics = intake.admission, intake.metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        request = _Request(scope, receive)
+        request = _Request(scope, receive, self._new_id)
         try:
             sha256 = await self._store_or_decline(request)
         except Declined as declined:
@@ -63,7 +63,7 @@ class Ingest:
             request.cut_off = True
             raise self._intake.cut_off() from None
         except Exception as failure:
-            raise self._intake.unforeseen(failure) from failure
+            raise self._intake.unforeseen(failure, request.request_id) from failure
 
     async def _send(self, send: Send, start: Message, body: bytes) -> None:
         try:
@@ -74,7 +74,7 @@ class Ingest:
 
     async def _store(self, request: _Request) -> str:
         """The hash of the document, once it is on disk."""
-        self._admission.enter()
+        self._intake.enter(request.peer, request.headers)
         try:
             if request.method != "POST":
                 raise Refused("method_not_allowed", f"this path takes POST, not {request.method[:20]!a}")
@@ -84,7 +84,13 @@ class Ingest:
             self._admission.leave()
             raise
         told: asyncio.Future[str | Declined] = asyncio.get_running_loop().create_future()
-        self._intake.take(body, request.kind, coding, lambda outcome: None if told.done() else told.set_result(outcome))
+        self._intake.take(
+            body,
+            request.kind,
+            coding,
+            request.request_id,
+            lambda outcome: None if told.done() else told.set_result(outcome),
+        )
         outcome = await told
         if isinstance(outcome, Declined):
             raise outcome
@@ -120,7 +126,7 @@ class Ingest:
             self._metrics.hang_ups.add()
             return
         body = error_body(declined)
-        headers = error_headers(declined, body)
+        headers = error_headers(declined, body, request.request_id)
         if declined.code == "method_not_allowed":
             headers.append((b"allow", b"POST"))
         if not keep_alive:
@@ -151,13 +157,28 @@ class Ingest:
 class _Request:
     """What of a request matters here: some of its head, and its body piece by piece."""
 
-    __slots__ = ("_ended", "_receive", "cut_off", "head", "hung_up", "kind", "method", "read_bytes")
+    __slots__ = (
+        "_ended",
+        "_receive",
+        "cut_off",
+        "head",
+        "headers",
+        "hung_up",
+        "kind",
+        "method",
+        "peer",
+        "read_bytes",
+        "request_id",
+    )
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive, new_id: Callable[[], str]) -> None:
         self._receive = receive
         self.method: str = scope["method"]
         self.kind = KINDS[scope["path"]]
-        self.head = head_of(scope["headers"])
+        self.headers = scope["headers"]
+        self.peer: str = scope["client"][0] if scope.get("client") else ""
+        self.head = head_of(self.headers)
+        self.request_id = self.head.request_id or new_id()
         self.hung_up = self.cut_off = self._ended = False
         self.read_bytes = 0
 

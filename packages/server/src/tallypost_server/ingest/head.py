@@ -7,6 +7,7 @@ Never   reads a body.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -16,16 +17,18 @@ from .body import Coding
 
 KINDS: dict[str, Kind] = {"/v1/reports": "report", "/v1/events": "events"}
 PATHS: dict[Kind, str] = {kind: path for path, kind in KINDS.items()}
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _CODINGS: dict[bytes, Coding] = {b"": "identity", b"identity": "identity", b"zstd": "zstd", b"gzip": "gzip"}
 
 
 class Head(NamedTuple):
-    """What headers say."""
+    """What headers say; `request_id` is the proxy's, empty if it gave none that is fit for a log."""
 
     type: bytes | None
     encoding: bytes
     announced_bytes: int
     expects_continue: bool
+    request_id: str
 
     @property
     def is_taken(self) -> bool:
@@ -57,7 +60,7 @@ class Head(NamedTuple):
 def head_of(headers: Iterable[tuple[bytes, bytes]]) -> Head:
     """What these headers say."""
     kind: bytes | None = None
-    encoding, announced_bytes, expects_continue = b"", 0, False
+    encoding, announced_bytes, expects_continue, request_id = b"", 0, False, ""
     for name, value in headers:
         if name == b"content-type":
             kind = value
@@ -67,7 +70,9 @@ def head_of(headers: Iterable[tuple[bytes, bytes]]) -> Head:
             announced_bytes = int(value) if value.isdigit() else 0
         elif name == b"expect":
             expects_continue = value.lower() == b"100-continue"
-    return Head(kind, encoding, announced_bytes, expects_continue)
+        elif name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            request_id = value.decode()
+    return Head(kind, encoding, announced_bytes, expects_continue, request_id)
 
 
 def _is_json(value: bytes | None) -> bool:

@@ -7,6 +7,7 @@ Never   decides about a document (``intake.py``), and never waits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import uvicorn
@@ -33,9 +34,9 @@ def is_known(version: str = uvicorn.__version__) -> bool:
     return tuple(map(int, version.split(".")[:2])) == _KNOWN_UVICORN
 
 
-def hot_path(intake: Intake) -> type[BoundedHead]:
-    """The protocol for uvicorn that takes documents into `intake`."""
-    return type("HotPath", (_HotPath,), {"intake": intake, "speller": Speller()})
+def hot_path(intake: Intake, *, new_id: Callable[[], str]) -> type[BoundedHead]:
+    """The protocol for uvicorn that takes documents into `intake`; `new_id` makes ids of requests."""
+    return type("HotPath", (_HotPath,), {"intake": intake, "speller": Speller(), "new_id": staticmethod(new_id)})
 
 
 class _Ready:
@@ -56,12 +57,13 @@ class _Cycle:
         "kind",
         "message_event",
         "more_body",
+        "request_id",
         "response_complete",
     )
     _ready = _Ready()
 
-    def __init__(self, kind: Kind, coding: Coding, *, keep_alive: bool) -> None:
-        self.kind, self.coding, self.keep_alive = kind, coding, keep_alive
+    def __init__(self, kind: Kind, coding: Coding, request_id: str, *, keep_alive: bool) -> None:
+        self.kind, self.coding, self.request_id, self.keep_alive = kind, coding, request_id, keep_alive
         self.body = bytearray()
         self.more_body = True
         self.disconnected = self.response_complete = False
@@ -73,6 +75,7 @@ class _HotPath(BoundedHead):
 
     intake: Intake
     speller: Speller
+    new_id: Callable[[], str]
 
     _hot: _Cycle | None = None
     """The request whose head was taken here, until its body is whole, or turns out not to come at once."""
@@ -106,7 +109,7 @@ class _HotPath(BoundedHead):
         self._in_head = False
         self._unset_keepalive_if_required()  # Set by the answer to a request that came in the same piece.
         keep_alive = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
-        self._hot = _Cycle(kind, head.coding(), keep_alive=keep_alive)
+        self._hot = _Cycle(kind, head.coding(), head.request_id or self.new_id(), keep_alive=keep_alive)
         self.cycle = cast(RequestResponseCycle, self._hot)
 
     def on_message_complete(self) -> None:
@@ -118,11 +121,13 @@ class _HotPath(BoundedHead):
         self._hot = None
         hot.more_body = False
         try:
-            self.intake.admission.enter()
+            self.intake.enter(self.client[0] if self.client else "", self.headers)
         except Declined as declined:
             self._answer(hot, declined)
             return
-        self.intake.take(bytes(hot.body), hot.kind, hot.coding, lambda outcome: self._answer(hot, outcome))
+        self.intake.take(
+            bytes(hot.body), hot.kind, hot.coding, hot.request_id, lambda outcome: self._answer(hot, outcome)
+        )
 
     def shutdown(self) -> None:
         """The server stops: what is under way has the time to drain."""
@@ -142,7 +147,9 @@ class _HotPath(BoundedHead):
             return
         common = self.server_state.default_headers
         if isinstance(outcome, Declined):
-            self.transport.write(self.speller.declined(outcome, common, keep_alive=cycle.keep_alive))
+            self.transport.write(
+                self.speller.declined(outcome, common, request_id=cycle.request_id, keep_alive=cycle.keep_alive)
+            )
         else:
             self.transport.write(self.speller.stored(outcome, common, keep_alive=cycle.keep_alive))
         if not cycle.keep_alive:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeAlias
 
@@ -27,6 +27,7 @@ from .applications import Applications
 from .body import Coding, Decoder
 from .head import PATHS
 from .quarantine import Quarantine
+from .senders import Senders
 
 _log = logging.getLogger(__name__)
 
@@ -49,13 +50,25 @@ class Intake:
         clock: Clock,
         metrics: Metrics,
         in_thread: Callable[[Callable[[], Accepted]], asyncio.Future[Accepted]],
+        senders: Senders | None,
     ) -> None:
+        """`senders` counts who sends how much, if that is bounded."""
         self._commit, self._applications, self._quarantine = commit, applications, quarantine
-        self._clock, self._in_thread = clock, in_thread
+        self._clock, self._in_thread, self._senders = clock, in_thread, senders
         self.admission, self.metrics = admission, metrics
         self._decoder = Decoder()
 
-    def take(self, body: bytes, kind: Kind, coding: Coding, answer: Answer) -> None:
+    def enter(self, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Begin a request from `peer`; `take` or the admission's `leave` ends it.
+
+        Raises:
+            Declined: the request has not begun.
+        """
+        if self._senders is not None:
+            self._senders.admit(peer, headers)
+        self.admission.enter()
+
+    def take(self, body: bytes, kind: Kind, coding: Coding, request_id: str, answer: Answer) -> None:
         """Have `answer` called, now or later. The request has entered the admission; here it leaves, in any case."""
         if len(body) > shared.wire_bytes_max:
             self._tell(answer, too_large())
@@ -68,18 +81,18 @@ class Intake:
                 self.admission.hold(len(document))
                 # Others are answered meanwhile.
                 self._in_thread(take).add_done_callback(
-                    partial(self._append_large, len(document), body, kind, coding, answer)
+                    partial(self._append_large, len(document), body, kind, coding, request_id, answer)
                 )
                 return
             accepted = accept(document, kind, find=self._applications.find, received=received)
             self._commit.append(accepted.line, partial(self._answer, accepted, kind, answer))
         except Exception as failure:  # noqa: BLE001  Whatever it is, the sender hears something.
-            self._decline(failure, body, kind, coding, answer)
+            self._decline(failure, body, kind, coding, request_id, answer)
 
-    def unforeseen(self, failure: Exception) -> CommitFailed:
+    def unforeseen(self, failure: Exception, request_id: str) -> CommitFailed:
         """What to answer when nobody foresaw it: a client deletes what gets a 4xx and a proxy may hide a 500."""
         self.metrics.unexpected.add()
-        _log.error("a request met what nobody foresaw: %s", place_of(failure))
+        _log.error("request %s met what nobody foresaw: %s", request_id, place_of(failure))
         return CommitFailed(failure)
 
     def cut_off(self) -> NotTaking:
@@ -87,14 +100,21 @@ class Intake:
         return NotTaking("stopping", "the server stops before the document was stored; send again")
 
     def _append_large(
-        self, size: int, body: bytes, kind: Kind, coding: Coding, answer: Answer, done: asyncio.Future[Accepted]
+        self,
+        size: int,
+        body: bytes,
+        kind: Kind,
+        coding: Coding,
+        request_id: str,
+        answer: Answer,
+        done: asyncio.Future[Accepted],
     ) -> None:
         self.admission.release(size)
         try:
             accepted = done.result()
             self._commit.append(accepted.line, partial(self._answer, accepted, kind, answer))
         except Exception as failure:  # noqa: BLE001  As in `take`.
-            self._decline(failure, body, kind, coding, answer)
+            self._decline(failure, body, kind, coding, request_id, answer)
 
     def _answer(self, accepted: Accepted, kind: Kind, answer: Answer, failure: Declined | None) -> None:
         if failure is not None:
@@ -105,10 +125,12 @@ class Intake:
             self.metrics.dropped.add(what, by=count)
         self._tell(answer, accepted.sha256)
 
-    def _decline(self, failure: Exception, body: bytes, kind: Kind, coding: Coding, answer: Answer) -> None:
+    def _decline(
+        self, failure: Exception, body: bytes, kind: Kind, coding: Coding, request_id: str, answer: Answer
+    ) -> None:
         if isinstance(failure, Refused) and failure.code in _QUARANTINED:
             self._quarantine.keep_refused(failure, path=PATHS[kind], encoding=coding, body=body)
-        self._tell(answer, failure if isinstance(failure, Declined) else self.unforeseen(failure))
+        self._tell(answer, failure if isinstance(failure, Declined) else self.unforeseen(failure, request_id))
 
     def _tell(self, answer: Answer, told: str | Declined) -> None:
         self.admission.leave()

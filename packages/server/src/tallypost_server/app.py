@@ -33,7 +33,9 @@ from .segments.recover import recover
 from .segments.roll import OpenSegment
 from .segments.seal import Sealer, SealThread
 from .settings import Settings
+from .shared_metrics import SharedMetrics
 from .web import web
+from .workers import Worker
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +57,9 @@ class App:
         token: Callable[[int], str] = secrets.token_hex,
         body_seconds_max: float = limits.body_seconds_max,
         waiting_bytes_max: int = limits.waiting_bytes_max,
+        worker: Worker | None = None,
     ) -> None:
+        """`worker` is set where several serve one data folder; then the folder is locked by who started them."""
         self._settings = settings
         self._disk = disk = disk or OsDisk()
         self._clock = clock = clock or SystemClock()
@@ -67,7 +71,8 @@ class App:
         # Before the lock: a server that does not start must not hold it.
         self._applications = Applications(settings.applications, disk=disk)
         self._applications.scan()
-        self._lock: Lock = disk.lock(settings.data / "lock")
+        self._worker = worker
+        self._lock: Lock | None = disk.lock(settings.data / "lock") if worker is None else None
         for folder in (segments / "open", settings.data / "quarantine"):
             disk.make_folder(folder)
 
@@ -89,7 +94,7 @@ class App:
                 disk=disk,
                 clock=clock,
                 node=node_of(settings.data, disk=disk, token=token),
-                boot=token(4),
+                boot=worker.boot if worker is not None else token(4),
                 seal_bytes=settings.seal_bytes,
                 seal_seconds=settings.seal_seconds,
                 reserve_bytes=settings.reserve_bytes,
@@ -115,12 +120,16 @@ class App:
             senders=_senders(settings, clock, token),
         )
         self._ingest = Ingest(self.intake, new_id=self.new_id, body_seconds_max=body_seconds_max)
+        self._shared = SharedMetrics(
+            settings.data / "workers", metrics, worker.number if worker is not None else 0, disk=disk
+        )
         self._web = web(
             applications=self._applications,
             clock=clock,
             metrics=metrics,
             not_ready=self._admission.not_ready,
             new_id=self.new_id,
+            numbers_text=metrics.text if worker is None else self._shared.text,
         )
         metrics.waiting_bytes.ask = lambda: self._commit.waiting_bytes
         metrics.free_bytes.ask = lambda: disk.free_bytes(settings.data)
@@ -144,6 +153,8 @@ class App:
         for stem in left:
             self._sealing.hand_over(stem)
         self._tasks = [asyncio.create_task(self._tick()), asyncio.create_task(self._scan())]
+        if self._worker is not None:
+            self._tasks.append(asyncio.create_task(self._share()))
         if self._admission.state == "starting":  # It may have been told to stop meanwhile.
             self._admission.state = "taking"
 
@@ -166,7 +177,8 @@ class App:
 
     def close(self) -> None:
         """Free the data folder."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def _recover(self) -> list[str]:
         return recover(
@@ -175,6 +187,7 @@ class App:
             sealer=self._sealer,
             metrics=self._metrics,
             go_on=lambda: self._admission.state == "starting",
+            owns=self._worker.owns if self._worker is not None else lambda boot: True,
         )
 
     def _trouble(self) -> Declined | None:
@@ -201,6 +214,11 @@ class App:
             except FolderMissing as failure:
                 _log.error("%s; what was registered stays", failure)
 
+    async def _share(self) -> None:
+        while True:
+            await asyncio.get_running_loop().run_in_executor(None, self._shared.write)
+            await self._clock.sleep(limits.metrics_seconds)
+
 
 def _senders(settings: Settings, clock: Clock, token: Callable[[int], str]) -> Senders | None:
     if not settings.rate_per_address:
@@ -211,3 +229,23 @@ def _senders(settings: Settings, clock: Clock, token: Callable[[int], str]) -> S
         key=bytes.fromhex(token(16)),
         now=clock.monotonic,
     )
+
+
+def prepare(settings: Settings) -> Lock:
+    """What several workers of one data folder find done: its lock, held by who starts them, and the node's name.
+
+    Raises:
+        FolderLocked: another server works on the data folder.
+        FolderMissing: the applications folder was named and is not there.
+    """
+    disk = OsDisk()
+    disk.make_folder(settings.data)
+    if settings.sources["applications"] == "default":
+        disk.make_folder(settings.applications)
+    Applications(settings.applications, disk=disk).scan()
+    lock = disk.lock(settings.data / "lock")
+    node_of(settings.data, disk=disk, token=secrets.token_hex)
+    disk.make_folder(settings.data / "workers")
+    for name in disk.names(settings.data / "workers"):
+        disk.unlink(settings.data / "workers" / name)  # Of the last run.
+    return lock

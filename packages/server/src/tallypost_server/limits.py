@@ -34,6 +34,14 @@ keep_alive_seconds = 75
 drain_seconds_max = 8
 stop_seconds_max = 5.0
 
+# All workers end within the 15 s of SIGTERM to exit; one that does not is ended.
+workers_stop_seconds_max = 14.0
+# A worker that ends sooner than this after its start rests before the next one: it would end again.
+worker_life_seconds_min = 5.0
+worker_rest_seconds = 2.0
+# How often a worker writes its metrics down for the others.
+metrics_seconds = 1.0
+
 # How often the server looks whether a segment is due, and whether a declaration has changed (promised: 5 s).
 tick_seconds = 0.25
 applications_scan_seconds = 2.0

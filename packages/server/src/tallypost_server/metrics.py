@@ -146,12 +146,28 @@ class Metrics:
         """Every metric, in the order of declaration."""
         return [value for value in vars(self).values() if isinstance(value, Metric)]
 
-    def text(self) -> str:
-        """All samples, in Prometheus' text format 0.0.4."""
+    def samples(self, worker: int | None = None) -> dict[str, list[str]]:
+        """The samples of each metric by its name, labelled with the worker if there are several."""
+        return {metric.name: [_labelled(line, worker) for line in metric.lines()] for metric in self.declared}
+
+    def text(self, *samples: dict[str, list[str]]) -> str:
+        """All samples in Prometheus' text format 0.0.4: these, or if none are given, its own."""
         lines: list[str] = []
         for metric in self.declared:
-            lines += [f"# HELP {metric.name} {metric.sentence}", f"# TYPE {metric.name} {metric.kind}", *metric.lines()]
+            lines += [f"# HELP {metric.name} {metric.sentence}", f"# TYPE {metric.name} {metric.kind}"]
+            for each in samples or (self.samples(),):
+                lines += each.get(metric.name, [])
         return "\n".join(lines) + "\n"
+
+
+def _labelled(line: str, worker: int | None) -> str:
+    if worker is None:
+        return line
+    name, brace, rest = line.partition("{")
+    if brace:
+        return f'{name}{{worker="{worker}",{rest}'
+    name, _, value = line.partition(" ")
+    return f'{name}{{worker="{worker}"}} {value}'
 
 
 def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:

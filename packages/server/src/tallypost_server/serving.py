@@ -11,12 +11,13 @@ import asyncio
 import contextlib
 import errno
 import logging
+import secrets
 import signal
 import socket
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -24,11 +25,12 @@ import uvicorn
 import uvloop
 
 from . import limits
-from .app import App
+from .app import App, prepare
 from .errors import CannotListen
 from .ingest.hot_path import hot_path, is_known
 from .ingest.protocol import BoundedHead
 from .settings import Listen, LogFormat, Settings
+from .workers import Supervisor, Worker
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 2048
@@ -39,17 +41,39 @@ _SOCKET_MODE = 0o660
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status."""
     log_to_stderr(settings.log_format)
-    app = App(settings)
-    try:
-        listener = listen(settings.listen)
+    if settings.workers == 1:
+        app = App(settings)
         try:
-            return uvloop.run(_serve(app, listener, settings))
+            return _listening(settings, lambda listener: uvloop.run(_serve(app, listener, settings)))
         finally:
-            listener.close()
-            if settings.listen.path:
-                Path(settings.listen.path).unlink(missing_ok=True)
+            app.close()
+    lock = prepare(settings)
+    try:
+        return _listening(settings, lambda listener: _supervise(listener, settings))
     finally:
-        app.close()
+        lock.close()
+
+
+def _listening(settings: Settings, work: Callable[[socket.socket], int]) -> int:
+    listener = listen(settings.listen)
+    try:
+        where = settings.listen
+        if not where.path:
+            host, port = listener.getsockname()[:2]
+            where = where._replace(host=host, port=port)
+        _log.info("listening on %s, data in %s", where, settings.data.resolve())
+        return work(listener)
+    finally:
+        listener.close()
+        if settings.listen.path:
+            Path(settings.listen.path).unlink(missing_ok=True)
+
+
+def _supervise(listener: socket.socket, settings: Settings) -> int:
+    def work(worker: Worker) -> int:
+        return uvloop.run(_serve(App(settings, worker=worker), listener, settings))
+
+    return Supervisor(settings.workers, work, run=secrets.token_hex(4)).serve()
 
 
 def listen(where: Listen) -> socket.socket:
@@ -177,11 +201,6 @@ async def _serve(app: App, listener: socket.socket, settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
-    where = settings.listen
-    if not where.path:
-        host, port = listener.getsockname()[:2]
-        where = where._replace(host=host, port=port)
-    _log.info("listening on %s, data in %s", where, settings.data.resolve())
     starting = asyncio.create_task(app.start())
     # Without recovery nothing would ever be taken; whoever started the server must hear of it.
     starting.add_done_callback(lambda task: end() if task.cancelled() or task.exception() else None)

@@ -75,6 +75,7 @@ class Settings:
     hot_path: HotPath
     rate_per_address: int
     trusted_hops: int
+    workers: int
     log_format: LogFormat
     sources: Mapping[str, str]
 
@@ -152,6 +153,13 @@ def _whole(given: object) -> int:
     return number
 
 
+def _workers(given: object) -> int:
+    number = _whole(given)
+    if not 1 <= number <= 64:
+        raise ValueError("a whole number, from 1 to 64")
+    return number
+
+
 def _log_format(given: object) -> LogFormat:
     words: dict[object, LogFormat] = {"text": "text", "json": "json"}
     if not isinstance(given, str) or given not in words:
@@ -221,6 +229,13 @@ DECLARED: tuple[Setting, ...] = (
         "N",
         "How many proxies in front of the server are yours: the sender is the one that the outermost of them has "
         "named in X-Forwarded-For, or in Forwarded; 0: who connects is the sender.",
+    ),
+    Setting(
+        "workers",
+        _workers,
+        1,
+        "N",
+        "How many processes take documents, each with a segment of its own; as many as there are cores to spare.",
     ),
     Setting("log_format", _log_format, "text", "WORD", "How an entry of the log is written: text or json."),
 )

@@ -41,6 +41,7 @@ def web(
     metrics: Metrics,
     not_ready: Callable[[], Declined | None],
     new_id: Callable[[], str],
+    numbers_text: Callable[[], str],
 ) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """The ASGI callable."""
 
@@ -77,7 +78,7 @@ def web(
         )
 
     async def numbers(_: Request) -> Response:
-        text = await run_in_threadpool(metrics.text)
+        text = await run_in_threadpool(numbers_text)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def declined(request: Request, failure: Exception) -> Response:

@@ -131,6 +131,12 @@ def node_in(stem: str) -> str:
     return found[2] if found else ""
 
 
+def boot_in(stem: str) -> str:
+    """The run of a process that a segment's name tells."""
+    found = _STEM.fullmatch(stem)
+    return found[3] if found else ""
+
+
 def opened_in(stem: str) -> datetime.datetime:
     """When a segment was opened, to the second."""
     found = _STEM.fullmatch(stem)

@@ -1,0 +1,126 @@
+"""Workers: one process for each core, all on one socket, each with a segment of its own.
+
+Takes   how many, and what one of them does.
+Gives   an exit status, once all have ended.
+Never   takes a document itself; never outlived by a worker: the kernel ends them with it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import limits
+
+_log = logging.getLogger(__name__)
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One of the workers, in one of its lives; `boot` stands in the names of its segments."""
+
+    number: int
+    boot: str
+    owns: Callable[[str], bool]
+    """Whether an open segment, by the boot in its name, was left behind and is this worker's to seal."""
+
+
+class Supervisor:
+    """Starts workers, starts them again when they die, and ends them. One process, one thread."""
+
+    def __init__(self, count: int, work: Callable[[Worker], int], *, run: str) -> None:
+        """`work` is done in a process of its own, its result is that one's exit status; `run` names this run."""
+        self._count, self._work, self._run = count, work, run
+        self._lives = [0] * count
+        self._numbers: dict[int, int] = {}  # By process id.
+        self._born: dict[int, float] = {}
+        self._due: dict[int, float] = {}  # When a worker that died is started again, by number.
+        self._signals = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+
+    def serve(self) -> int:
+        """Serve until SIGTERM or SIGINT; 0 if every worker ended by itself, and with 0."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)  # They are waited for, and never interrupt.
+        for number in range(self._count):
+            self._start(number)
+        while True:
+            told = signal.sigtimedwait(self._signals, limits.tick_seconds)
+            self._bury(stopping=False)
+            if told is not None and told.si_signo != signal.SIGCHLD:
+                return self._stop()
+            for number in [number for number, due in self._due.items() if due <= time.monotonic()]:
+                self._start(number)
+
+    def _start(self, number: int) -> None:
+        self._due.pop(number, None)
+        life = self._lives[number]
+        self._lives[number] += 1
+        worker = Worker(number, self._boot(number, life), self._heir(number, life))
+        parent = os.getpid()
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                _die_with(parent)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
+                status = self._work(worker)
+            except BaseException:  # noqa: BLE001  Whatever it was, this process ends here and says why.
+                _log.exception("worker %d did not foresee this", number)
+            finally:
+                sys.stderr.flush()
+                os._exit(status)  # What the parent has on its stack is not the child's to unwind.
+        self._numbers[child], self._born[child] = number, time.monotonic()
+
+    def _boot(self, number: int, life: int) -> str:
+        return f"{self._run}{number:02x}{life:04x}"
+
+    def _heir(self, number: int, life: int) -> Callable[[str], bool]:
+        if life:
+            before = self._boot(number, life - 1)
+            return lambda boot: boot == before
+        # What other runs left is the first one's; the first life of another has nothing to inherit.
+        return lambda boot: number == 0 and not boot.startswith(self._run)
+
+    def _bury(self, *, stopping: bool) -> list[int]:
+        """The exit statuses of the workers that have ended since."""
+        statuses = []
+        while self._numbers:
+            child, status = os.waitpid(-1, os.WNOHANG)
+            if child == 0:
+                break
+            number, lived = self._numbers.pop(child), time.monotonic() - self._born.pop(child)
+            statuses.append(os.waitstatus_to_exitcode(status))
+            if not stopping:
+                # One that dies at once would die again: others serve meanwhile.
+                wait = 0.0 if lived > limits.worker_life_seconds_min else limits.worker_rest_seconds
+                self._due[number] = time.monotonic() + wait
+                _log.error("worker %d ended with %d and is started again", number, statuses[-1])
+        return statuses
+
+    def _stop(self) -> int:
+        for child in self._numbers:
+            os.kill(child, signal.SIGTERM)
+        deadline = time.monotonic() + limits.workers_stop_seconds_max
+        statuses: list[int] = []
+        while self._numbers and time.monotonic() < deadline:
+            signal.sigtimedwait({signal.SIGCHLD}, limits.tick_seconds)
+            statuses += self._bury(stopping=True)
+        for child in self._numbers:  # What it has acknowledged is on disk; the next start seals it.
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            statuses.append(1)
+        # One that was told before it could hear it had not begun.
+        return int(any(status not in (0, -signal.SIGTERM) for status in statuses))
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel end this process when its parent is gone, however that ended (Linux: prctl(2))."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)  # It was gone before that.

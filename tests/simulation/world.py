@@ -636,10 +636,11 @@ class World:
                 assert day not in self.dropped, f"the report of {day} came back"
         new = [day for day in sorted(there) if day not in self.report_bytes]
         decoded = {day: local_report.decode(there[day]) for day in new}
+        known = [*self.reports.values(), *(report for report in decoded.values() if report is not None)]
         for day in self._in_order(new, decoded):
             report = decoded[day]
             assert report is not None
-            self._check_report(day, report, alone=not self.was_interrupted)
+            self._check_report(day, report, known, alone=not self.was_interrupted)
             self.reports[day], self.report_bytes[day], self.made_on[day] = report, there[day], self.days
             for source in report.sources:
                 for name, value in source.through.items():
@@ -662,7 +663,7 @@ class World:
 
         return sorted(days, key=lambda day: (begin(day), day))
 
-    def _check_report(self, day: str, report: LocalReport, *, alone: bool) -> None:
+    def _check_report(self, day: str, report: LocalReport, known: list[LocalReport], *, alone: bool) -> None:
         first, last = self.days
         assert day == report.day
         assert day < last, f"{day} is not over"
@@ -686,7 +687,7 @@ class World:
         for other in self.reports.values():
             assert other.id != report.id
             assert other.x != report.x, "one x for two reports tells that they are of one machine"
-        leaving = [other.day for other in self.reports.values() if other.upload.leaves and other.day < day]
+        leaving = [other.day for other in known if other.upload.leaves and other.day < day]
         if alone and not self.dropped:
             assert report.previous == max(leaving, default=None)
         assert report.previous is None or report.previous in leaving

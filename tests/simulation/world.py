@@ -636,11 +636,11 @@ class World:
                 assert day not in self.dropped, f"the report of {day} came back"
         new = [day for day in sorted(there) if day not in self.report_bytes]
         decoded = {day: local_report.decode(there[day]) for day in new}
-        known = [*self.reports.values(), *(report for report in decoded.values() if report is not None)]
+        all_of_them = [*self.reports.values(), *(report for report in decoded.values() if report is not None)]
         for day in self._in_order(new, decoded):
             report = decoded[day]
             assert report is not None
-            self._check_report(day, report, known, alone=not self.was_interrupted)
+            self._check_report(day, report, all_of_them, alone=not self.was_interrupted)
             self.reports[day], self.report_bytes[day], self.made_on[day] = report, there[day], self.days
             for source in report.sources:
                 for name, value in source.through.items():

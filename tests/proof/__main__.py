@@ -16,9 +16,13 @@ import time
 import traceback
 from pathlib import Path
 
-from . import acknowledged_is_kept, counts_are_kept
+from . import acknowledged_is_kept, counts_are_kept, events_are_kept
 
-PROOFS = {"counts-are-kept": counts_are_kept.prove, "acknowledged-is-kept": acknowledged_is_kept.prove}
+PROOFS = {
+    "counts-are-kept": counts_are_kept.prove,
+    "events-are-kept": events_are_kept.prove,
+    "acknowledged-is-kept": acknowledged_is_kept.prove,
+}
 
 
 def main() -> int:

@@ -10,18 +10,16 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
-import os
 import random
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import zstandard
+
+from .server import free_port, start
 
 DECLARATION = """
 application = "example.org/proof"
@@ -41,16 +39,14 @@ def prove(folder: Path, *, seconds: float, seed: int) -> dict[str, Any]:
     data = folder / "data"
     (data / "applications").mkdir(parents=True)
     (data / "applications" / "proof.toml").write_text(DECLARATION)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+    port = free_port()
     posted: dict[str, bytes] = {}
     acknowledged: set[str] = set()
     ended = threading.Event()
     senders = [
         threading.Thread(target=_send, args=(port, number, posted, acknowledged, ended)) for number in range(SENDERS)
     ]
-    server = _start(data, port)
+    server = start(data, port)
     for sender in senders:
         sender.start()
     until, kills = time.monotonic() + seconds, 0
@@ -60,7 +56,7 @@ def prove(folder: Path, *, seconds: float, seed: int) -> dict[str, Any]:
             server.send_signal(signal.SIGKILL)
             server.wait()
             kills += 1
-            server = _start(data, port)
+            server = start(data, port)
     finally:
         ended.set()
         for sender in senders:
@@ -115,27 +111,6 @@ def _report(identity: int) -> bytes:
         "programs": [{**program, "counters": {"proof/inc": identity}, "stacks": {}}],
     }
     return json.dumps(document, separators=(",", ":")).encode()
-
-
-def _start(data: Path, port: int) -> subprocess.Popen[bytes]:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("TALLYPOST")}
-    command = ["serve", "--listen", f"127.0.0.1:{port}", "--seal-seconds", "2", "--no-archive"]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tallypost_server", "--data", str(data), *command],
-        env=environ,
-        stderr=subprocess.DEVNULL,
-    )
-    for _ in range(400):
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
-            connection.request("GET", "/readyz")
-            if connection.getresponse().status == 200:
-                return server
-        except (OSError, http.client.HTTPException):
-            pass
-        assert server.poll() is None, "the server did not start again"
-        time.sleep(0.05)
-    raise AssertionError("the server did not become ready")
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

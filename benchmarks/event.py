@@ -49,11 +49,30 @@ def measure(plan: Plan) -> Measured:
         folder = plan.scratch / str(number)
         folder.mkdir()
         child = json_of_child("-m", f"{__package__}.event", str(folder), str(rounds), str(calls))
-        if child["logged"] != child["called"]:
-            raise CannotMeasure(f"called {child['called']} times, logged {child['logged']}")
-        for name, values in child["us"].items():
+        for name, values in samples_of(child).items():
             samples.setdefault(name, []).extend(values)
-    comparisons = [
+    facts = {
+        "us a call": {name: round(statistics.median(values), 2) for name, values in samples.items()},
+        "processes, rounds, calls": [processes, rounds, calls],
+        "peers": sorted(set(samples) - {OURS}),
+    }
+    return Measured(compare(samples), facts)
+
+
+def samples_of(child: dict[str, Any]) -> dict[str, list[float]]:
+    """The samples of one process, by subject.
+
+    Raises:
+        CannotMeasure: not every call was logged, so what was timed was something else than logging.
+    """
+    if child["logged"] != child["called"]:
+        raise CannotMeasure(f"called {child['called']} times, logged {child['logged']}")
+    return dict(child["us"])
+
+
+def compare(samples: dict[str, list[float]]) -> list[Comparison]:
+    """Ours beside each peer that is there."""
+    return [
         Comparison(
             f"event/{peer.partition(' ')[0].lower()}",
             OURS,
@@ -65,12 +84,6 @@ def measure(plan: Plan) -> Measured:
         for peer, goal in ((POSTHOG, GOAL_POSTHOG), (GLEAN, GOAL_GLEAN))
         if peer in samples
     ]
-    facts = {
-        "us a call": {name: round(statistics.median(values), 2) for name, values in samples.items()},
-        "processes, rounds, calls": [processes, rounds, calls],
-        "peers": sorted(set(samples) - {OURS}),
-    }
-    return Measured(comparisons, facts)
 
 
 class Taker(BaseHTTPRequestHandler):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import http.client
+import http.server
 import json
 import random
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +20,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # The benchmarks are no installed package.
 
-from benchmarks import exit_time, harness, import_time, inc, ingest, load  # noqa: E402
+from benchmarks import event, exit_time, harness, import_time, inc, ingest, load  # noqa: E402
 from benchmarks.__main__ import exit_status, main  # noqa: E402
 from benchmarks.harness import CannotMeasure, Comparison, Goal, Measured  # noqa: E402
 
@@ -233,6 +236,64 @@ def test_a_program_that_counts_once_ends_and_leaves_an_uploader_that_connects(tm
     assert 2 == machine.waiting
     assert 0 < bare.exit_ms < bare.whole_ms
     assert 0 < ours.exit_ms < ours.whole_ms
+
+
+def test_an_event_is_compared_with_each_peer_that_is_there() -> None:
+    """Glean has no build for every machine; where it has none the other comparison stands alone."""
+    samples = {event.OURS: [1.0, 2.0, 3.0], event.POSTHOG: [10.0, 40.0, 10.0], event.GLEAN: [4.0, 4.0, 4.0]}
+
+    both = {one.name: one for one in event.compare(samples)}
+    alone = event.compare({name: samples[name] for name in (event.OURS, event.POSTHOG)})
+
+    assert ["event/posthog", "event/glean"] == list(both)
+    assert [0.1, 0.05, 0.3] == both["event/posthog"].figures
+    assert [0.25, 0.5, 0.75] == both["event/glean"].figures
+    assert ["met", "met"] == [one.verdict for one in both.values()]
+    assert ["event/posthog"] == [one.name for one in alone]
+
+
+@pytest.mark.parametrize("logged", [100, 102])
+def test_a_process_that_logged_another_number_of_events_than_calls_is_refused(logged: int) -> None:
+    """A call that drops its event is fast; it is no sample, and nor is one that logs twice."""
+    child = {"us": {event.OURS: [1.0]}, "called": 101, "logged": logged}
+
+    with pytest.raises(CannotMeasure, match=f"called 101 times, logged {logged}"):
+        event.samples_of(child)
+
+
+def test_a_process_that_logs_bursts_has_each_of_its_calls_in_the_log(tmp_path: Path) -> None:
+    """What the benchmark runs is what it says: each subject is timed as often, and what ours was given is on disk."""
+    child = harness.json_of_child("-m", "benchmarks.event", str(tmp_path), "3", "20")
+
+    samples = event.samples_of(child)
+    logs = list(tmp_path.rglob("events/*.jsonl"))
+    lines = [json.loads(line) for log in logs for line in log.read_bytes().splitlines()[1:]]
+    assert {event.OURS, event.POSTHOG} <= set(samples) <= {event.OURS, event.POSTHOG, event.GLEAN}
+    assert {3} == {len(values) for values in samples.values()}
+    assert all(value > 0 for values in samples.values() for value in values)
+    assert 1 + 3 * 20 == child["called"] == len(lines)
+    assert [{"format": "pdf", "pages": 3}] * len(lines) == [line["fields"] for line in lines]
+
+
+def test_what_is_posted_to_the_benchmarks_server_is_taken_and_the_connection_kept() -> None:
+    """The peers' threads post while calls are timed: a server that hung up would have them try again."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), event.Taker)
+    serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    serving.start()
+    try:
+        host, port = server.server_address[:2]
+        with contextlib.closing(http.client.HTTPConnection(str(host), port, timeout=5)) as connection:
+            answers = []
+            for body in (b"{}", b"", bytes(100_000)):
+                connection.request("POST", "/batch/", body)
+                with connection.getresponse() as answer:
+                    answers.append((answer.status, answer.read(), answer.will_close))
+    finally:
+        server.shutdown()
+        serving.join()
+        server.server_close()
+
+    assert [(200, b"{}", False)] * 3 == answers
 
 
 def test_framed_requests_come_out_as_they_went_in() -> None:

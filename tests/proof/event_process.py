@@ -23,10 +23,10 @@ LONG_FIELDS = tuple(f"long{place}" for place in range(9))
 # By kind: the most events of a burst, the longest pause after one, and how long such a process may live; seconds.
 KINDS = {
     "single": (1, 0.01, 1.0),
-    "bursts": (200, 0.05, 1.5),
-    "forks": (100, 0.05, 1.5),
-    "ends": (50, 0.05, 1.0),
-    "long": (120, 0.06, 2.0),
+    "bursts": (40, 0.05, 1.5),
+    "forks": (30, 0.05, 1.5),
+    "ends": (20, 0.05, 1.0),
+    "long": (60, 0.1, 2.0),
 }
 
 

@@ -24,9 +24,7 @@ import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import msgspec
+from typing import Any, NamedTuple
 
 from tallypost.state_directory import StateDirectory
 from tallypost_schema import documents
@@ -41,9 +39,9 @@ from .event_process import APPLICATION, CHILD, KINDS, declaration, event_of
 SESSIONS = 300
 LOGGING_AT_ONCE, UPLOADING_AT_ONCE = 4, 2
 # Seconds from one kill of the server to the next, and of the times with and without a network; at least, and at most.
-SERVER_KILLS, WITH_NETWORK, WITHOUT_NETWORK = (5.0, 25.0), (6.0, 15.0), (3.0, 6.0)
+SERVER_KILLS, WITH_NETWORK, WITHOUT_NETWORK = (5.0, 25.0), (8.0, 16.0), (4.0, 8.0)
 # How often an uploader uploads, a minute after the other; the next one's clock begins behind where it may have come to.
-ROUNDS, ROUNDS_LAST, UPLOADER_SECONDS = 3, 100, 400
+ROUNDS, ROUNDS_LAST, UPLOADER_SECONDS = 1, 100, 300
 UPLOADERS_AT_THE_END_MAX = 10
 # What killed processes had half made is removed after a day.
 DAY_SECONDS = 90_000
@@ -60,6 +58,21 @@ def prove(folder: Path, *, seconds: float, seed: int, sessions: int = SESSIONS) 
     finally:
         machine.end()
     return judged(machine)
+
+
+class Entry(NamedTuple):
+    """What is remembered of an event: hundreds of thousands are."""
+
+    process: int
+    number: int
+    at: str
+    content: int
+
+
+def entry_of(name: str, at: str, fields: dict[str, Any]) -> Entry:
+    """What is remembered of an event of that content."""
+    # As it is spelled: for Python 1, 1.0 and True are the same.
+    return Entry(fields["process"], fields["number"], at, hash((name, repr(sorted(fields.items())))))
 
 
 @dataclass
@@ -81,7 +94,7 @@ class Logs:
     """What was ever seen in the session logs of a folder, by no code of the library's."""
 
     folder: Path
-    events: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
+    events: dict[str, dict[int, Entry]] = field(default_factory=dict)
     _read: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     """By file, its first line and how far it was read: a log that goes on behind a cut has another first line."""
 
@@ -105,8 +118,9 @@ class Logs:
                 one = json.loads(line)
             except ValueError:
                 continue  # Half a line, of an append under which its process was killed.
-            seen = self.events.setdefault(session, {}).setdefault(one["index"], one)
-            assert one == seen, f"{session} has two events {one['index']} in its log"
+            entry = entry_of(one["name"], one["at"], one["fields"])
+            seen = self.events.setdefault(session, {}).setdefault(one["index"], entry)
+            assert entry == seen, f"{session} has two events {one['index']} in its log"
 
 
 class Machine:
@@ -151,8 +165,8 @@ class Machine:
             self._server_dies_at = self._in(SERVER_KILLS)
         if len(self._logging) < LOGGING_AT_ONCE:
             self._start_logging()
-        if len(self._uploading) < UPLOADING_AT_ONCE and self._rng.random() < 0.05:
-            self._start_uploading(dies=self._rng.random() < 0.7)
+        if len(self._uploading) < UPLOADING_AT_ONCE and self._rng.random() < 0.1:
+            self._start_uploading(dies=self._rng.random() < 0.85)
         time.sleep(0.01)
         # What is seen here was in a log before the kill that may follow.
         self.logs.look()
@@ -188,18 +202,16 @@ class Machine:
         status = self._server.wait(30)
         assert status == 0, f"the server ended with {status} after SIGTERM"
 
-    def put(self, process: int) -> int:
-        """How many events a process had begun to log."""
-        try:
-            return int.from_bytes((self.told / str(process)).read_bytes()[:8], "little")
-        except FileNotFoundError:
-            return 0
+    def put(self) -> dict[int, int]:
+        """By process, how many events it had begun to log."""
+        paths = [path for path in self.told.iterdir() if path.name.isdigit()]
+        return {int(path.name): int.from_bytes(path.read_bytes()[:8], "little") for path in paths}
 
     def _start_logging(self) -> None:
         number = self.figures["processes"]
         self.figures["processes"] += 1
         # Without a network what waits shall come to its quota.
-        kinds = [*KINDS, *([] if self._has_network else ["long"] * 3)]
+        kinds = [*KINDS, *([] if self._has_network else ["long"] * 4)]
         kind = self.kinds[number] = self._rng.choice(kinds)
         life = None if kind == "ends" else self._rng.random() * KINDS[kind][2]
         self._logging.append(self._start(str(number), life, "log", kind, str(number)))
@@ -207,7 +219,7 @@ class Machine:
     def _start_uploading(self, *, dies: bool, later: int = 0) -> None:
         number = self.figures["uploaders"]
         self.figures["uploaders"] += 1
-        life = self._rng.random() ** 2 * 0.6 if dies else None
+        life = self._rng.random() ** 2 * 1.5 if dies else None
         ahead, rounds = number * UPLOADER_SECONDS + later, ROUNDS_LAST if later else ROUNDS
         self._uploading.append(self._start(f"uploader-{number}", life, "upload", str(ahead), str(rounds)))
 
@@ -264,7 +276,7 @@ class Stored:
     """What the server has of events, by session."""
 
     def __init__(self, data: Path) -> None:
-        self.events: dict[str, dict[int, Event]] = defaultdict(dict)
+        self.events: dict[str, dict[int, Entry]] = defaultdict(dict)
         self.lost: dict[str, set[int]] = defaultdict(set)
         self.terminals: dict[str, set[int]] = defaultdict(set)
         self.batches = self.again = 0
@@ -289,9 +301,14 @@ class Stored:
             self.terminals[session].add(batch.terminal)
         events = self.events[session]
         for index, event in enumerate(batch.events, batch.first + batch.lost):
+            assert event != Event(), f"event {index} of {session} was withheld"
+            assert isinstance(event.name, str)
+            assert isinstance(event.at, str)
+            assert isinstance(event.fields, dict)
+            entry = entry_of(event.name, event.at, event.fields)
             self.again += index in events
-            same = events.setdefault(index, event)
-            assert event == same, f"event {index} of {session} came twice: {same}, {event}"
+            same = events.setdefault(index, entry)
+            assert entry == same, f"event {index} of {session} came twice: {same}, {entry}"
 
 
 def judged(machine: Machine) -> dict[str, Any]:
@@ -338,30 +355,29 @@ def _require_whole(stored: Stored) -> None:
         assert not behind, f"{session}, which ends with {terminal}, goes on with {sorted(behind)[:10]}"
 
 
-def _require_as_logged(stored: Stored, seen: dict[str, dict[int, dict[str, Any]]]) -> None:
+def _require_as_logged(stored: Stored, seen: dict[str, dict[int, Entry]]) -> None:
     """What was seen in a log is stored just so, or named as lost."""
     for session, logged in seen.items():
         gone = set(logged) - stored.covered(session)
         assert not gone, f"{session} had {sorted(gone)[:10]} in its log"
-        for index, event in stored.events[session].items():
-            one = logged.get(index)  # A log that is cut at once is not always seen.
-            assert one is None or one == {"index": index, **msgspec.to_builtins(event)}, f"{session}: {one}, {event}"
+        for index, entry in stored.events[session].items():
+            one = logged.get(index, entry)  # A log that is cut at once is not always seen.
+            assert one == entry, f"event {index} of {session} was logged as {one}, stored as {entry}"
 
 
 def _require_put(stored: Stored, machine: Machine) -> None:
     """Each event that is stored was put by a process, in that order, and is there once."""
     places: dict[tuple[int, int], tuple[str, int]] = {}
-    for session, events in stored.events.items():
+    put = machine.put()
+    for session, entries in stored.events.items():
         before = (-1, -1)
-        for index in sorted(events):
-            event = events[index]
-            fields: dict[str, Any] = msgspec.to_builtins(event.fields)
-            process, number = fields["process"], fields["number"]
-            name, expected = event_of(process, number, machine.kinds[process % CHILD])
-            assert (name, expected) == (event.name, fields), f"nobody has put {event}"
-            assert number < machine.put(process), f"nobody has put {event} yet"
-            assert before[0] in (-1, process), f"{session} has events of two processes"
-            assert before[1] < number, f"{session} has events in another order than they were put in"
-            before = (process, number)
+        for index in sorted(entries):
+            entry = entries[index]
+            name, fields = event_of(entry.process, entry.number, machine.kinds[entry.process % CHILD])
+            assert entry == entry_of(name, entry.at, fields), f"nobody has put {entry}"
+            assert entry.number < put.get(entry.process, 0), f"nobody has put {entry} yet"
+            assert before[0] in (-1, entry.process), f"{session} has events of two processes"
+            assert before[1] < entry.number, f"{session} has events in another order than they were put in"
+            before = (entry.process, entry.number)
             place = places.setdefault(before, (session, index))
-            assert place == (session, index), f"{event} is there twice: {place}, {(session, index)}"
+            assert place == (session, index), f"{entry} is there twice: {place}, {(session, index)}"

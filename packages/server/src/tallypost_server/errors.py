@@ -15,11 +15,15 @@ ServerError
 │   ├── NoSpace              the disk is full, or filled to the reserve
 │   └── CommitFailed         the disk refused a group
 ├── SealFailed               while sealing: the open segment stays and is sealed later
-└── UnknownStream            while reading: no segment has it
+├── UnknownStream            while reading: no segment has it
+└── CannotLoad               while posting a load
+    ├── NothingDeclared      no declaration names what documents could be made of
+    └── NoServer             not one connection could be made
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from tallypost_schema.outcomes import CODES, ErrorCode
@@ -173,3 +177,25 @@ class UnknownStream(ServerError):
     def __init__(self, stream: str) -> None:
         self.stream = stream
         super().__init__(f"no segment has a document of stream {stream[:80]!a}")
+
+
+class CannotLoad(ServerError):
+    """A load is not posted; its words say what to change."""
+
+
+class NothingDeclared(CannotLoad):
+    """There is no declaration, or none names anything of these kinds that has not expired."""
+
+    def __init__(self, applications: Collection[str], kinds: Collection[str]) -> None:
+        self.applications, self.kinds = applications, kinds
+        what = " and ".join(sorted(kinds))
+        where = ", ".join(applications) or "no declaration"
+        super().__init__(f"nothing to make documents of ({what}): looked at {where}; name one with --declaration")
+
+
+class NoServer(CannotLoad):
+    """Not one connection could be made."""
+
+    def __init__(self, address: str, failure: BaseException) -> None:
+        self.address, self.failure = address, failure
+        super().__init__(f"no connection to {address}: {str(failure) or type(failure).__name__}")

@@ -72,3 +72,10 @@ retry_after_seconds: dict[ErrorCode, int] = {
     "storage_failed": 30,
     "no_space": 300,
 }
+
+# A load looks this often for what got no answer and what must be connected anew; a server that is away is not stormed.
+load_tend_seconds = 0.1
+# Timers are no finer, and a processor that only sets timers posts nothing.
+load_timer_seconds = 0.001
+# A connection on the way to a proxy far away; a person waits for it.
+connect_seconds_max = 10.0

@@ -17,9 +17,15 @@ from types import ModuleType
 from .. import __version__
 from ..errors import ServerError, SettingsInvalid
 from ..settings import DECLARED, load
-from . import config, serve, show, status
+from . import config, load_test, serve, show, status
 
-COMMANDS: dict[str, ModuleType] = {"serve": serve, "status": status, "show": show, "config": config}
+COMMANDS: dict[str, ModuleType] = {
+    "serve": serve,
+    "status": status,
+    "show": show,
+    "load-test": load_test,
+    "config": config,
+}
 _GLOBAL = ("data",)
 
 

@@ -1,0 +1,365 @@
+"""Posting a load: some connections, kept alive, each with at most one request under way.
+
+Takes   an address, documents, and bounds of time, count and rate.
+Gives   a `Result`: what was answered how and when, each receipt compared with the hash of what was posted.
+Never   waits with a request for an answer on another connection; never posts a document again after an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import dataclasses
+import gzip
+import ssl
+from collections.abc import Callable
+from typing import Literal, TypeAlias, cast
+
+import httptools
+import zstandard
+
+from tallypost_schema import receipts
+
+from .. import limits
+from ..clock import Clock
+from ..errors import NoServer
+from .address import Address
+from .documents import Documents, Kind
+from .latencies import Latencies
+
+Coding: TypeAlias = Literal["zstd", "gzip", "identity"]
+PATHS: dict[Kind, str] = {"report": "/v1/reports", "events": "/v1/events"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """How much is posted: until a time or a count is reached; so many a second, or as many as are answered."""
+
+    connections: int
+    seconds: float
+    count: int | None = None
+    rate: float | None = None
+    answer_seconds: float = 30.0
+
+
+class Result:
+    """What came of a load."""
+
+    def __init__(self, kinds: frozenset[Kind]) -> None:
+        self.posted = dict.fromkeys(sorted(kinds), 0)
+        self.stored = dict.fromkeys(sorted(kinds), 0)
+        self.answers: collections.Counter[int] = collections.Counter()
+        self.codes: collections.Counter[str] = collections.Counter()
+        self.errors: collections.Counter[str] = collections.Counter()
+        self.receipts_right = self.receipts_wrong = 0
+        self.bytes_posted = 0
+        self.latencies = Latencies()
+        self.seconds = 0.0
+        self.busy = 0.0
+
+    @property
+    def all_stored(self) -> bool:
+        """Whether each document that was posted was answered with its receipt."""
+        return bool(self.receipts_right) and self.receipts_right == sum(self.posted.values())
+
+
+async def post(
+    address: Address,
+    documents: Documents,
+    coding: Coding,
+    bounds: Bounds,
+    *,
+    clock: Clock,
+    processor_seconds: Callable[[], float],
+) -> Result:
+    """Post until a bound is reached, and wait for what is under way.
+
+    Raises:
+        NoServer: not one connection could be made.
+    """
+    load = _Load(address, documents, coding, bounds, clock)
+    await load.connect()
+    before, begun = processor_seconds(), clock.monotonic()
+    await load.run()
+    load.result.seconds = clock.monotonic() - begun
+    load.result.busy = (processor_seconds() - before) / max(load.result.seconds, 1e-9)
+    return load.result
+
+
+class _Load:
+    """One load: the requests still to come, and the connections that are at rest."""
+
+    def __init__(self, address: Address, documents: Documents, coding: Coding, bounds: Bounds, clock: Clock) -> None:
+        self.result = Result(documents.kinds)
+        self.now = clock.monotonic
+        self._address, self._bounds, self._clock = address, bounds, clock
+        self._documents = iter(documents)
+        self._compress = _compressor(coding)
+        self._heads = {kind: _head(address, path, coding) for kind, path in PATHS.items()}
+        self._tls = ssl.create_default_context() if address.tls else None
+        self._connections: set[_Connection] = set()
+        self._at_rest: collections.deque[_Connection] = collections.deque()
+        self._lost = 0  # Connections that are made anew at the next look.
+        self._making: set[asyncio.Task[None]] = set()
+        self._begun = self._end = 0.0
+        self._taken = 0
+        self._over = False
+        self._under_way = 0
+        self._done = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def connect(self) -> None:
+        made = await asyncio.gather(*(self._connect() for _ in range(self._bounds.connections)), return_exceptions=True)
+        failures = [failure for failure in made if isinstance(failure, BaseException)]
+        for failure in failures:
+            if not isinstance(failure, (OSError, asyncio.TimeoutError)):
+                raise failure
+        if len(failures) == len(made):
+            raise NoServer(self._address.path or f"{self._address.host}:{self._address.port}", failures[0])
+        for failure in failures:
+            self.lose(failure)
+
+    async def run(self) -> None:
+        self._begun = self.now()
+        self._end = self._begun + self._bounds.seconds
+        tending = asyncio.create_task(self._tend())
+        try:
+            self._start_due()
+            await self._done.wait()
+        finally:
+            tending.cancel()
+            self._over = True
+            if self._timer is not None:
+                self._timer.cancel()
+            for task in self._making:
+                task.cancel()
+            for connection in list(self._connections):
+                connection.close()
+            await asyncio.sleep(0)  # They hear of their end while there is a loop to tell them.
+
+    # ------------------------------------------------------------ what a connection tells
+
+    def freed(self, connection: _Connection) -> None:
+        """A connection has its answer: it takes what is due, or comes to rest."""
+        self._under_way -= 1
+        due = self._due()
+        if not self._over and due <= self.now():
+            # All connections were at work when it was due: what it waited for them belongs to its latency.
+            self._send(connection, since=None if self._bounds.rate is None else due)
+        else:
+            self._at_rest.append(connection)
+        self._end_if_over()
+
+    def lose(self, failure: BaseException | None, connection: _Connection | None = None) -> None:
+        """A connection is gone, or was not made; if a request was under way on it, that one is an error."""
+        if connection is not None:
+            self._connections.discard(connection)
+            if connection in self._at_rest:
+                self._at_rest.remove(connection)
+            if not connection.under_way:  # The server closed it between requests, as it may.
+                if not self._over:
+                    self._make_anew()
+                return
+            self._under_way -= 1
+        self.result.errors[_named(failure)] += 1
+        self._lost += 1
+        self._end_if_over()
+
+    def answered_last(self) -> None:
+        """A connection has its answer, and the server closes it."""
+        self._under_way -= 1
+        self._end_if_over()
+
+    # ------------------------------------------------------------ what is due
+
+    def _due(self) -> float:
+        """When the next request is due."""
+        rate = self._bounds.rate
+        return 0.0 if rate is None else self._begun + self._taken / rate
+
+    def _start_due(self) -> None:
+        """Give connections at rest what is due, and come back when more is."""
+        while self._at_rest and not self._over and self._due() <= self.now():
+            self._send(self._at_rest.popleft(), since=None)
+        self._end_if_over()
+        if self._bounds.rate is not None and not self._over:
+            if self._timer is not None:
+                self._timer.cancel()
+            wait = max(self._due() - self.now(), limits.load_timer_seconds)
+            self._timer = asyncio.get_running_loop().call_later(wait, self._start_due)
+
+    def _send(self, connection: _Connection, *, since: float | None) -> None:
+        self._taken += 1
+        self._under_way += 1
+        if self._taken == self._bounds.count:
+            self._over = True
+        kind, document = next(self._documents)
+        self.result.posted[kind] += 1
+        body = self._compress(document)
+        self.result.bytes_posted += len(body)
+        request = self._heads[kind] + b"%d\r\n\r\n" % len(body) + body
+        connection.send(request, kind, document, self.now() if since is None else since)
+
+    def _end_if_over(self) -> None:
+        if not self._over and self.now() >= self._end:
+            self._over = True
+        if self._over and not self._under_way:
+            self._done.set()
+
+    # ------------------------------------------------------------ connections
+
+    async def _connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        address = self._address
+
+        def protocol() -> _Connection:
+            return _Connection(self)
+
+        if address.path:
+            making = loop.create_unix_connection(protocol, address.path)
+        else:
+            making = loop.create_connection(protocol, address.host, address.port, ssl=self._tls)
+        _, connection = await asyncio.wait_for(making, limits.connect_seconds_max)
+        self._connections.add(connection)
+        self._at_rest.append(connection)
+
+    def _make_anew(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._connect_or_count())
+        self._making.add(task)
+        task.add_done_callback(self._making.discard)
+
+    async def _connect_or_count(self) -> None:
+        try:
+            await self._connect()
+        except (OSError, asyncio.TimeoutError) as failure:
+            self.lose(failure)
+        else:
+            self._start_due()
+
+    async def _tend(self) -> None:
+        """Look after what does not answer, and make anew what was lost: not at once, a server may be away."""
+        while True:
+            await self._clock.sleep(limits.load_tend_seconds)
+            now = self.now()
+            for connection in list(self._connections):
+                if connection.under_way and now - connection.sent > self._bounds.answer_seconds:
+                    connection.give_up()
+            lost, self._lost = self._lost, 0
+            for _ in range(0 if self._over else lost):
+                self._make_anew()
+            self._end_if_over()
+
+
+class _Connection(asyncio.Protocol):
+    """One connection, and what has come of the answer on it. The parser's callbacks are its `on_` methods."""
+
+    def __init__(self, load: _Load) -> None:
+        self._load = load
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._failure: BaseException | None = None
+        self._body: list[bytes] = []
+        self._kind: Kind = "report"
+        self._document = b""
+        self._whole = self._stays = False
+        self.under_way = False
+        self.since = self.sent = 0.0  # When it was due, or sent; when it was sent.
+
+    def send(self, request: bytes, kind: Kind, document: bytes, since: float) -> None:
+        """Post; the answer is told to the load."""
+        assert self._transport is not None
+        self._kind, self._document, self.since, self.under_way = kind, document, since, True
+        self.sent = self._load.now()
+        self._transport.write(request)
+
+    def give_up(self) -> None:
+        """Wait no longer."""
+        self._failure = TimeoutError()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """End it; nothing is under way."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # ------------------------------------------------------------ asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as failure:
+            self._failure = failure
+            self.close()
+            return
+        if self._whole:
+            self._whole = False
+            self._answered()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._load.lose(self._failure or exc, self)
+
+    # ------------------------------------------------------------ httptools
+
+    def on_body(self, piece: bytes) -> None:
+        self._body.append(piece)
+
+    def on_message_complete(self) -> None:
+        # An interim answer (100, 103) is none. Whether the connection stays can be asked only here.
+        self._whole = self.under_way and self._parser.get_status_code() >= 200
+        self._stays = bool(self._parser.should_keep_alive())
+
+    def _answered(self) -> None:
+        status, body = self._parser.get_status_code(), b"".join(self._body)
+        self._body.clear()
+        self.under_way = False
+        result = self._load.result
+        result.latencies.add(self._load.now() - self.since)
+        result.answers[status] += 1
+        if status == 200:
+            if body == receipts.encode_receipt(receipts.hash_of(self._document)):
+                result.receipts_right += 1
+                result.stored[self._kind] += 1
+            else:
+                result.receipts_wrong += 1
+        else:
+            error = receipts.error_in(body)
+            result.codes[error.code if error is not None else "not ours"] += 1
+        if self._stays:
+            self._load.freed(self)
+        else:
+            self._load.answered_last()
+            self.close()
+
+
+def _head(address: Address, path: str, coding: Coding) -> bytes:
+    encoding = "" if coding == "identity" else f"Content-Encoding: {coding}\r\n"
+    head = (
+        f"POST {address.prefix}{path} HTTP/1.1\r\nHost: {address.name}\r\n"
+        f"Content-Type: application/json\r\n{encoding}Content-Length: "
+    )
+    return head.encode("ascii")
+
+
+def _compressor(coding: Coding) -> Callable[[bytes], bytes]:
+    if coding == "zstd":
+        return zstandard.ZstdCompressor(level=3).compress
+    if coding == "gzip":
+        return lambda document: gzip.compress(document, 6)
+    return lambda document: document
+
+
+def _named(failure: BaseException | None) -> str:
+    """An error as people count it."""
+    if isinstance(failure, (TimeoutError, asyncio.TimeoutError)):
+        return "no answer in time"
+    if isinstance(failure, ConnectionRefusedError):
+        return "connection refused"
+    if failure is None or isinstance(failure, ConnectionError):
+        return "connection closed before the answer"
+    if isinstance(failure, httptools.HttpParserError):
+        return "not HTTP"
+    return f"{type(failure).__name__}: {failure}"[:80]

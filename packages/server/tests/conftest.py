@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema
 import pytest
 
+from tallypost_schema import receipts
 from tallypost_server.app import App
 from tallypost_server.beside import reader
 from tallypost_server.clock import SystemClock
 from tallypost_server.metrics import Metrics
+from tallypost_server.openapi import description
 from tallypost_server.segments.reader import SegmentReader
 from tallypost_server.settings import Settings, load
 from tallypost_server.testing import FakeClock, FaultyDisk, check
@@ -178,9 +181,94 @@ class Client(httpx.AsyncClient):
         return await self.post(path, content=body, headers={key: text for key, text in given.items() if text})
 
 
+class Described:
+    """The OpenAPI description, held against answers: whatever a test asks for, in whatever circumstance."""
+
+    def __init__(self) -> None:
+        self.document = json.loads(description())
+        self.seen: set[tuple[str, str, int, str | None]] = set()
+        self._validators: dict[str, Any] = {}
+
+    async def check(self, response: httpx.Response) -> None:
+        """Fail if this answer is not in the description, or is not as it says there."""
+        await response.aread()
+        request, status = response.request, response.status_code
+        error = receipts.error_in(response.content)
+        code = None if error is None else error.code
+        path = next((path for path in self.document["paths"] if self._leads(path, request.url.path)), None)
+        method = "get" if request.method == "HEAD" else request.method.lower()
+        if path is None or method not in self.document["paths"][path]:
+            allowed = (404, "not_found") if path is None else (405, "method_not_allowed")
+            assert request.method == "HEAD" or (status, code) == allowed
+            return
+        self.seen.add((method, path, status, code))
+        operation = self.document["paths"][path][method]
+        answer = operation["responses"].get(str(status))
+        assert answer is not None, f"{method} {path} is answered {status} {code}, which is not in the description"
+        for name, header in answer.get("headers", {}).items():
+            self.validate(header["$ref"] + "/schema", self._typed(response.headers[name]))
+        if request.method == "HEAD" or "content" not in answer:
+            assert not response.content
+            return
+        media_type = response.headers["content-type"].partition(";")[0]
+        where = f"#/paths/{_escaped(path)}/{method}/responses/{status}/content/{_escaped(media_type)}/schema"
+        assert media_type in answer["content"]
+        self.validate(where, json.loads(response.content) if media_type == "application/json" else response.text)
+        plain = method == "post" and status == 200 and "content-encoding" not in request.headers
+        if plain and len(request.content) < 65536:  # The validator is slow, and a large document has nothing new.
+            kind = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+            self.validate(kind, json.loads(request.content))
+
+    def validate(self, where: str, value: object) -> None:
+        """Fail unless `value` is what the schema at a place of the description says."""
+        if where not in self._validators:
+            # The rest of the description stands beside the reference, so that its own references lead somewhere.
+            self._validators[where] = jsonschema.Draft202012Validator({**self.document, "$ref": where})
+        self._validators[where].validate(value)
+
+    def documented(self) -> set[tuple[str, str, int, str | None]]:
+        """Each answer that the description has: method, path, status and code."""
+        return {
+            (method, path, int(status), code)
+            for path, methods in self.document["paths"].items()
+            for method, operation in methods.items()
+            for status, answer in operation["responses"].items()
+            for code in _codes(answer)
+        }
+
+    @staticmethod
+    def _leads(path: str, asked: str) -> bool:
+        return asked.startswith(path.partition("{")[0]) if "{" in path else asked == path
+
+    @staticmethod
+    def _typed(header: str) -> object:
+        return int(header) if header.isdigit() else header
+
+
+def _escaped(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1").replace("{", "%7B").replace("}", "%7D")
+
+
+def _codes(answer: dict[str, Any]) -> list[str | None]:
+    schema = answer.get("content", {}).get("application/json", {}).get("schema", {})
+    if "allOf" not in schema:
+        return [None]
+    codes: list[str | None] = schema["allOf"][1]["properties"]["error"]["properties"]["code"]["enum"]
+    return codes
+
+
+@pytest.fixture(scope="session")
+def described() -> Described:
+    return Described()
+
+
 @pytest.fixture
 def running(
-    make_settings: Callable[..., Settings], disk: FaultyDisk, clock: FakeClock, token: Callable[[int], str]
+    make_settings: Callable[..., Settings],
+    disk: FaultyDisk,
+    clock: FakeClock,
+    token: Callable[[int], str],
+    described: Described,
 ) -> Callable[..., contextlib.AbstractAsyncContextManager[tuple[App, Client]]]:
     """A server that has started, on the faulty disk and the fake clock; it stops at the end of the block."""
 
@@ -192,7 +280,11 @@ def running(
             if started:
                 await app.start()
                 await asyncio.sleep(0)  # Its tasks have begun to sleep, so that the clock can wake them.
-            async with Client(transport=httpx.ASGITransport(app), base_url="http://server") as client:  # type: ignore[arg-type]
+            async with Client(
+                transport=httpx.ASGITransport(app),  # type: ignore[arg-type]
+                base_url="http://server",
+                event_hooks={"response": [described.check]},
+            ) as client:
                 yield app, client
         finally:
             disk.open_gate()

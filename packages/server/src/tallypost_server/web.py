@@ -1,4 +1,4 @@
-"""Everything but the two paths that take documents, on Starlette: upload config, health, version, metrics.
+"""Everything but the two paths that take documents, on Starlette: upload config, health, version, metrics, OpenAPI.
 
 Takes   GET requests.
 Gives   JSON, or Prometheus' text; an error body for what is not served.
@@ -30,6 +30,7 @@ from .ingest.applications import Applications
 from .ingest.endpoint import Receive, Scope, Send
 from .ingest.head import head_of
 from .metrics import Metrics
+from .openapi import description
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ def web(
     numbers_text: Callable[[], str],
 ) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """The ASGI callable."""
+    described = description()
 
     def request_id_of(request: Request) -> str:
         return head_of(request.headers.raw).request_id or new_id()
@@ -81,6 +83,9 @@ def web(
         text = await run_in_threadpool(numbers_text)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    async def openapi(_: Request) -> Response:
+        return Response(described, media_type="application/json")
+
     async def declined(request: Request, failure: Exception) -> Response:
         assert isinstance(failure, Declined)
         metrics.declined.add(failure.code)
@@ -110,6 +115,7 @@ def web(
             Route("/readyz", readyz),
             Route("/version", version),
             Route("/metrics", numbers),
+            Route("/openapi.json", openapi),
         ],
         exception_handlers={Declined: declined, HTTPException: not_served, Exception: unexpected},
     )

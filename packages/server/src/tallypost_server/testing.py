@@ -52,6 +52,7 @@ class FaultyDisk:
         self._kill_at: FaultPoint | None = None
         self._kill: Callable[[], None] = _raise_killed
         self._names: set[Path] = set()  # Made since their folder was last synced.
+        self._names_lock = threading.Lock()  # Protects them: committer and sealer are threads of their own.
         self._synced_sizes: dict[int, int] = {}  # How much of a file is durable, by inode.
         self.free: int | None = None  # What `free_bytes` says; None: the truth.
         self.synced: list[bytes] = []  # What each sync since the start made durable.
@@ -102,7 +103,7 @@ class FaultyDisk:
         """A new empty file."""
         self._meet("create")
         file = _FaultyFile(self, self._disk.create(path), self._disk.stat(path).inode)
-        self._names.add(path)
+        self._made(path)
         return file
 
     def read(self, path: Path) -> bytes:
@@ -126,19 +127,20 @@ class FaultyDisk:
         """Return once the names in a folder are durable."""
         self._meet("sync_folder")
         self._disk.stat(folder)  # A folder that is not there cannot be synced.
-        self._names = {path for path in self._names if path.parent != folder}
+        with self._names_lock:
+            self._names = {path for path in self._names if path.parent != folder}
 
     def link(self, source: Path, target: Path) -> None:
         """Give a file a second name."""
         self._meet("link")
         self._disk.link(source, target)
-        self._names.add(target)
+        self._made(target)
 
     def rename(self, source: Path, target: Path) -> None:
         """Give a file another name."""
         self._meet("rename")
         self._disk.rename(source, target)
-        self._names.add(target)
+        self._made(target)
 
     def unlink(self, path: Path) -> None:
         """Take a name away."""
@@ -157,6 +159,10 @@ class FaultyDisk:
         """End the process here, if the script says so."""
         if name == self._kill_at:
             self._kill()
+
+    def _made(self, path: Path) -> None:
+        with self._names_lock:
+            self._names.add(path)
 
     def _meet(self, operation: Operation) -> None:
         script = self._failures[operation]

@@ -34,6 +34,7 @@ from .segments.roll import OpenSegment
 from .segments.seal import Sealer, SealThread
 from .settings import Settings
 from .shared_metrics import SharedMetrics
+from .unsealed import oldest_unsealed_seconds
 from .web import web
 from .workers import Worker
 
@@ -133,6 +134,7 @@ class App:
         )
         metrics.waiting_bytes.ask = lambda: self._commit.waiting_bytes
         metrics.free_bytes.ask = lambda: disk.free_bytes(settings.data)
+        metrics.oldest_unsealed.ask = lambda: oldest_unsealed_seconds(segments, disk=disk, clock=clock)
         metrics.ready.ask = lambda: self._admission.not_ready() is None
         metrics.applications.ask = lambda: self._applications.count
         metrics.declarations_damaged.ask = lambda: self._applications.damaged

@@ -127,6 +127,10 @@ class Metrics:
         self.seal_failures = Counter(
             "tallypost_seal_failures_total", "Segments that could not be sealed; each is tried again."
         )
+        self.oldest_unsealed = Gauge(
+            "tallypost_oldest_unsealed_seconds",
+            "How long ago the oldest segment began that is not sealed; 0 without one.",
+        )
         self.torn = Counter("tallypost_torn_frames_total", "Damaged stretches of open segments, put into quarantine.")
         self.quarantined = Counter(
             "tallypost_quarantined_total", "Refused documents that were put into quarantine.", ("code",)

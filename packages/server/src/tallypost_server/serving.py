@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import secrets
 import signal
 import socket
@@ -26,9 +27,11 @@ import uvloop
 
 from . import limits
 from .app import App, prepare
+from .clock import SystemClock
 from .errors import CannotListen
 from .ingest.hot_path import hot_path, is_known
 from .ingest.protocol import BoundedHead
+from .notify import Manager
 from .settings import Listen, LogFormat, Settings
 from .workers import Supervisor, Worker
 
@@ -43,8 +46,9 @@ def serve(settings: Settings) -> int:
     log_to_stderr(settings.log_format)
     if settings.workers == 1:
         app = App(settings)
+        manager = Manager(os.environ, clock=SystemClock())
         try:
-            return _listening(settings, lambda listener: uvloop.run(_serve(app, listener, settings)))
+            return _listening(settings, lambda listener: uvloop.run(_serve(app, listener, settings, manager)))
         finally:
             app.close()
     lock = prepare(settings)
@@ -69,11 +73,13 @@ def _listening(settings: Settings, work: Callable[[socket.socket], int]) -> int:
             Path(settings.listen.path).unlink(missing_ok=True)
 
 
-def _supervise(listener: socket.socket, settings: Settings) -> int:
+def _supervise(listener: socket.socket, settings: Settings, token: Callable[[int], str] = secrets.token_hex) -> int:
     def work(worker: Worker) -> int:
-        return uvloop.run(_serve(App(settings, worker=worker), listener, settings))
+        # A service manager hears of the process that it started alone.
+        return uvloop.run(_serve(App(settings, worker=worker), listener, settings, Manager({}, clock=SystemClock())))
 
-    return Supervisor(settings.workers, work, run=secrets.token_hex(4)).serve()
+    manager = Manager(os.environ, clock=SystemClock())
+    return Supervisor(settings.workers, work, run=token(4), manager=manager).serve()
 
 
 def listen(where: Listen) -> socket.socket:
@@ -178,7 +184,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve(app: App, listener: socket.socket, settings: Settings) -> int:
+async def _serve(app: App, listener: socket.socket, settings: Settings, manager: Manager) -> int:
     server = _Server(
         uvicorn.Config(
             app,
@@ -195,6 +201,7 @@ async def _serve(app: App, listener: socket.socket, settings: Settings) -> int:
     )
 
     def end() -> None:
+        manager.tell("STOPPING=1")
         app.begin_stop()
         server.should_exit = True
 
@@ -202,13 +209,15 @@ async def _serve(app: App, listener: socket.socket, settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
     starting = asyncio.create_task(app.start())
+    telling = asyncio.create_task(manager.keep_telling())
     # Without recovery nothing would ever be taken; whoever started the server must hear of it.
-    starting.add_done_callback(lambda task: end() if task.cancelled() or task.exception() else None)
+    starting.add_done_callback(lambda task: end() if task.cancelled() or task.exception() else manager.tell("READY=1"))
     try:
         await server.serve(sockets=[listener])
     finally:
         results = await asyncio.gather(starting, return_exceptions=True)
         ended = await app.stop()
+        telling.cancel()
     if isinstance(results[0], BaseException):
         _log.error("recovery failed: %r", results[0])
         return 1

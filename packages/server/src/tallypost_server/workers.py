@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import limits
+from .notify import Manager
 
 _log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
@@ -35,9 +36,12 @@ class Worker:
 class Supervisor:
     """Starts workers, starts them again when they die, and ends them. One process, one thread."""
 
-    def __init__(self, count: int, work: Callable[[Worker], int], *, run: str) -> None:
-        """`work` is done in a process of its own, its result is that one's exit status; `run` names this run."""
-        self._count, self._work, self._run = count, work, run
+    def __init__(self, count: int, work: Callable[[Worker], int], *, run: str, manager: Manager) -> None:
+        """`work` is done in a process of its own, its result is that one's exit status.
+
+        `run` names this run; `manager` hears that the workers are started, and that somebody looks after them.
+        """
+        self._count, self._work, self._run, self._manager = count, work, run, manager
         self._lives = [0] * count
         self._numbers: dict[int, int] = {}  # By process id.
         self._born: dict[int, float] = {}
@@ -49,7 +53,9 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)  # They are waited for, and never interrupt.
         for number in range(self._count):
             self._start(number)
+        self._manager.tell("READY=1")
         while True:
+            self._manager.tell_alive()
             told = signal.sigtimedwait(self._signals, limits.tick_seconds)
             self._bury(stopping=False)
             if told is not None and told.si_signo != signal.SIGCHLD:
@@ -104,6 +110,7 @@ class Supervisor:
         return statuses
 
     def _stop(self) -> int:
+        self._manager.tell("STOPPING=1")
         for child in self._numbers:
             os.kill(child, signal.SIGTERM)
         deadline = time.monotonic() + limits.workers_stop_seconds_max

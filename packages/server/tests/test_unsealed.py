@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tallypost_server.app import App
+from tallypost_server.testing import FakeClock, FaultyDisk
+from tallypost_server.unsealed import oldest_unsealed_seconds
+
+Running = Callable[..., AbstractAsyncContextManager[tuple[App, Any]]]
+
+
+def test_nothing_open_is_0_seconds_old(data: Path, disk: FaultyDisk, clock: FakeClock) -> None:
+    """Half-made files and others' are none."""
+    (data / "segments" / "open" / "x.making").write_bytes(b"")
+    (data / "segments" / "open" / "other.open").write_bytes(b"")
+
+    found = oldest_unsealed_seconds(data / "segments", disk=disk, clock=clock)
+
+    for name in ("x.making", "other.open"):
+        (data / "segments" / "open" / name).unlink()
+    assert 0.0 == found
+
+
+@pytest.mark.anyio
+async def test_metric_grows_while_a_segment_is_open_and_a_clock_that_goes_back_makes_it_0(
+    running: Running, report: Callable[..., bytes], clock: FakeClock
+) -> None:
+    """It is what an alert looks at."""
+
+    async def told(client: Any) -> float:
+        (line,) = [one for one in (await client.get("/metrics")).text.splitlines() if one.startswith(NAME)]
+        return float(line.partition(" ")[2])
+
+    async with running(seal_seconds=1e9) as (_, client):
+        assert 0 == await told(client)
+        await client.post_report(report())
+        clock.advance(50)
+        assert 50 <= await told(client) < 51
+        clock.advance(-100)
+        assert 0 == await told(client)
+
+
+NAME = "tallypost_oldest_unsealed_seconds "

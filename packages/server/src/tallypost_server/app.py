@@ -13,6 +13,7 @@ import logging
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from . import limits
 from .clock import Clock, SystemClock
@@ -233,8 +234,15 @@ def _senders(settings: Settings, clock: Clock, token: Callable[[int], str]) -> S
     )
 
 
-def prepare(settings: Settings) -> Lock:
-    """What several workers of one data folder find done: its lock, held by who starts them, and the node's name.
+class Prepared(NamedTuple):
+    """A data folder that several workers may serve: its lock, which who starts them holds, and a name for this run."""
+
+    lock: Lock
+    run: str
+
+
+def prepare(settings: Settings) -> Prepared:
+    """Make a data folder ready for several workers.
 
     Raises:
         FolderLocked: another server works on the data folder.
@@ -250,4 +258,4 @@ def prepare(settings: Settings) -> Lock:
     disk.make_folder(settings.data / "workers")
     for name in disk.names(settings.data / "workers"):
         disk.unlink(settings.data / "workers" / name)  # Of the last run.
-    return lock
+    return Prepared(lock, secrets.token_hex(4))

@@ -12,7 +12,6 @@ import contextlib
 import errno
 import logging
 import os
-import secrets
 import signal
 import socket
 import stat
@@ -51,11 +50,11 @@ def serve(settings: Settings) -> int:
             return _listening(settings, lambda listener: uvloop.run(_serve(app, listener, settings, manager)))
         finally:
             app.close()
-    lock = prepare(settings)
+    prepared = prepare(settings)
     try:
-        return _listening(settings, lambda listener: _supervise(listener, settings))
+        return _listening(settings, lambda listener: _supervise(listener, settings, prepared.run))
     finally:
-        lock.close()
+        prepared.lock.close()
 
 
 def _listening(settings: Settings, work: Callable[[socket.socket], int]) -> int:
@@ -79,7 +78,7 @@ def _supervise(listener: socket.socket, settings: Settings, token: Callable[[int
         return uvloop.run(_serve(App(settings, worker=worker), listener, settings, Manager({}, clock=SystemClock())))
 
     manager = Manager(os.environ, clock=SystemClock())
-    return Supervisor(settings.workers, work, run=token(4), manager=manager).serve()
+    return Supervisor(settings.workers, work, run=run, manager=manager).serve()
 
 
 def listen(where: Listen) -> socket.socket:

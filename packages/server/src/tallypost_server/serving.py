@@ -72,7 +72,7 @@ def _listening(settings: Settings, work: Callable[[socket.socket], int]) -> int:
             Path(settings.listen.path).unlink(missing_ok=True)
 
 
-def _supervise(listener: socket.socket, settings: Settings, token: Callable[[int], str] = secrets.token_hex) -> int:
+def _supervise(listener: socket.socket, settings: Settings, run: str) -> int:
     def work(worker: Worker) -> int:
         # A service manager hears of the process that it started alone.
         return uvloop.run(_serve(App(settings, worker=worker), listener, settings, Manager({}, clock=SystemClock())))

@@ -100,6 +100,29 @@ async def test_sealing_that_stalls_holds_up_no_answer(
     assert 4 == len(stored())
 
 
+async def test_start_beside_a_damaged_segment_makes_it_anew_at_once(
+    running: Running, report: Document, data: Path, stored: Stored, clock: FakeClock
+) -> None:
+    """A segment that was damaged while its open file was still there is mended, not met again at every start."""
+    async with running() as (_, client):
+        await client.post_report(report(id="1" * 32))
+        (left,) = (data / "segments" / "open").iterdir()
+        crashed = left.read_bytes()
+    (segment,) = sealed(data)
+    segment.write_bytes(segment.read_bytes()[:-1])
+    left.write_bytes(crashed)
+    left.chmod(0o640)
+
+    async with running() as (_, client):
+        assert [] == list((data / "segments" / "open").iterdir())
+        metrics = (await client.get("/metrics")).text
+
+    assert "tallypost_segments_damaged_total 1\n" in metrics
+    assert "tallypost_seal_failures_total 0\n" in metrics
+    assert ["1" * 32] == [line["stream"] for line in stored()]
+    assert [segment.name] == [path.name for path in (data / "quarantine" / "damaged").glob("*.zst")]
+
+
 async def test_start_recovers_what_a_crash_left_open(
     running: Running, report: Document, data: Path, stored: Stored
 ) -> None:

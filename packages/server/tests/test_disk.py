@@ -31,6 +31,21 @@ def test_create_writes_and_syncs_what_read_gives(any_disk: Disk, tmp_path: Path)
     assert 7 == any_disk.stat(tmp_path / "a").size
 
 
+def test_pieces_are_all_of_a_file_a_part_at_a_time(any_disk: Disk, tmp_path: Path) -> None:
+    """A large file comes in parts, an empty one in none, a missing one not at all."""
+    content = bytes(range(256)) * 4096
+    (tmp_path / "a").write_bytes(content)
+    (tmp_path / "empty").write_bytes(b"")
+
+    pieces = list(any_disk.pieces(tmp_path / "a"))
+
+    assert content == b"".join(pieces)
+    assert max(map(len, pieces)) < len(content)
+    assert [] == list(any_disk.pieces(tmp_path / "empty"))
+    with pytest.raises(FileNotFoundError):
+        next(any_disk.pieces(tmp_path / "missing"))
+
+
 def test_create_of_a_taken_name_raises(any_disk: Disk, tmp_path: Path) -> None:
     """A file is never opened for appending by accident."""
     any_disk.create(tmp_path / "a").close()
@@ -101,6 +116,18 @@ def test_lock_held_refuses_another(any_disk: Disk, tmp_path: Path) -> None:
     with pytest.raises(FolderLocked):
         any_disk.lock(tmp_path / "lock")
     held.close()
+    any_disk.lock(tmp_path / "lock").close()
+
+
+def test_is_locked_tells_whether_somebody_holds_it_and_takes_nothing(any_disk: Disk, tmp_path: Path) -> None:
+    """Asking makes no file, and leaves the lock free."""
+    assert not any_disk.is_locked(tmp_path / "lock")
+    assert [] == any_disk.names(tmp_path)
+    held = any_disk.lock(tmp_path / "lock")
+
+    assert any_disk.is_locked(tmp_path / "lock")
+    held.close()
+    assert not any_disk.is_locked(tmp_path / "lock")
     any_disk.lock(tmp_path / "lock").close()
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
+from . import limits
 from .errors import FolderLocked
 
 FILE_MODE = 0o640
@@ -98,6 +100,10 @@ class Disk(Protocol):
         """All of a file."""
         ...
 
+    def pieces(self, path: Path) -> Iterator[bytes]:
+        """All of a file, piece by piece, none of them empty. It is opened with the first."""
+        ...
+
     def stat(self, path: Path) -> Stat:
         """A file's size and times.
 
@@ -146,6 +152,10 @@ class Disk(Protocol):
         """
         ...
 
+    def is_locked(self, path: Path) -> bool:
+        """Whether somebody holds this lock just now. Nothing is made, and nothing held afterwards."""
+        ...
+
     def point(self, name: FaultPoint) -> None:
         """A place of danger is passed. The real disk does nothing here."""
         ...
@@ -188,6 +198,15 @@ class OsDisk:
     def read(self, path: Path) -> bytes:
         """All of a file."""
         return path.read_bytes()
+
+    def pieces(self, path: Path) -> Iterator[bytes]:
+        """All of a file, piece by piece."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while piece := os.read(descriptor, limits.piece_bytes_max):
+                yield piece
+        finally:
+            os.close(descriptor)
 
     def stat(self, path: Path) -> Stat:
         """A file's size and times."""
@@ -251,6 +270,23 @@ class OsDisk:
                 raise FolderLocked(path.parent) from failure
             raise
         return OsFile(descriptor)
+
+    def is_locked(self, path: Path) -> bool:
+        """Whether somebody holds this lock just now."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            # Shared, so that two who ask do not take each other for a server.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as failure:
+            if failure.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                return True
+            raise
+        finally:
+            os.close(descriptor)
+        return False
 
     def point(self, name: FaultPoint) -> None:
         """Nothing happens here on a real disk."""

@@ -4,6 +4,7 @@ ServerError
 ├── CannotStart              while starting
 │   ├── SettingsInvalid      a flag, variable or key that is unknown or does not fit
 │   ├── FolderLocked         another server works on this data folder
+│   ├── RepairRunning        another command repairs this data folder
 │   ├── CannotListen         the address is taken, or not ours
 │   └── FolderMissing        a folder that must be there is not
 ├── Declined                 while a request is answered: has the code of its answer
@@ -15,6 +16,8 @@ ServerError
 │   ├── NoSpace              the disk is full, or filled to the reserve
 │   └── CommitFailed         the disk refused a group
 ├── SealFailed               while sealing: the open segment stays and is sealed later
+├── SegmentDamaged           while reading: from some place on a sealed segment cannot be read
+├── KeptDamaged              while reading: a file of the quarantine is none
 ├── UnknownStream            while reading: no segment has it
 └── CannotLoad               while posting a load
     ├── NothingDeclared      no declaration names what documents could be made of
@@ -62,6 +65,14 @@ class FolderLocked(CannotStart):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         super().__init__(f"another tallypost-server serves {folder}: stop it, or choose another folder with --data")
+
+
+class RepairRunning(CannotStart):
+    """Another command repairs the data folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        super().__init__(f"another tallypost-server verify --repair is at work on {folder}: let it end first")
 
 
 class CannotListen(CannotStart):
@@ -169,6 +180,22 @@ class SealFailed(ServerError):
     def __init__(self, stem: str, reason: str) -> None:
         self.stem, self.reason = stem, reason
         super().__init__(f"{stem} was not sealed: {reason}")
+
+
+class SegmentDamaged(ServerError):
+    """A sealed segment cannot be read from about `offset` on. The lines before it can."""
+
+    def __init__(self, offset: int, reason: str) -> None:
+        self.offset, self.reason = offset, reason
+        super().__init__(f"damaged at about byte {offset}: {reason}")
+
+
+class KeptDamaged(ServerError):
+    """A file of the quarantine is damaged, or was never one."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name, self.reason = name, reason
+        super().__init__(f"quarantine/{name} is damaged: {reason}")
 
 
 class UnknownStream(ServerError):

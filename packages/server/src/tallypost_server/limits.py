@@ -53,12 +53,23 @@ seal_retry_seconds = 5.0
 # Groups are written while a sender waits, segments once and for long.
 open_zstd_level = 1
 sealed_zstd_level = 3
-# Read, compressed and written piece by piece while sealing.
+# Files are read, compressed and written in such pieces, so that their size is no matter of memory.
 piece_bytes_max = 256 << 10
+# A group is what waits for the disk, and compressed hardly larger; what claims to be more is no frame of ours.
+frame_lines_bytes_max = 2 * waiting_bytes_max
+frame_bytes_max = 2 * waiting_bytes_max
+# A line is a document of 8 MiB at most, encoded anew, and what the server knows of it.
+line_bytes_max = 32 << 20
+# A damaged stretch is put into quarantine in parts of this size, in base64.
+torn_bytes_max = 4 << 20
+# Of one file so many problems are told one by one; a damaged disk may have a million of them.
+problems_told_max = 20
 
 # What was refused is kept to find out why, not as an archive.
 quarantine_files_max = 1000
 quarantine_bytes_max = 64 << 20
+# What is kept of one is at most 4 MiB of a segment or 1 MiB of a body, in base64, with its reason.
+kept_bytes_max = 8 << 20
 # Refused documents that wait to be written to the quarantine; a flood of rubbish must not fill the memory.
 quarantine_waiting_max = 64
 

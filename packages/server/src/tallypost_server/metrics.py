@@ -132,6 +132,10 @@ class Metrics:
             "How long ago the oldest segment began that is not sealed; 0 without one.",
         )
         self.torn = Counter("tallypost_torn_frames_total", "Damaged stretches of open segments, put into quarantine.")
+        self.damaged = Counter(
+            "tallypost_segments_damaged_total",
+            "Sealed segments that were found damaged beside their open file, put into quarantine and made anew.",
+        )
         self.quarantined = Counter(
             "tallypost_quarantined_total", "Refused documents that were put into quarantine.", ("code",)
         )

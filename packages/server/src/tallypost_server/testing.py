@@ -15,7 +15,7 @@ import hashlib
 import io
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -111,6 +111,11 @@ class FaultyDisk:
         self._meet("read")
         return self._disk.read(path)
 
+    def pieces(self, path: Path) -> Iterator[bytes]:
+        """All of a file, piece by piece."""
+        self._meet("read")
+        yield from self._disk.pieces(path)
+
     def stat(self, path: Path) -> Stat:
         """A file's size and times."""
         return self._disk.stat(path)
@@ -154,6 +159,10 @@ class FaultyDisk:
     def lock(self, path: Path) -> Lock:
         """Hold the lock of a data folder."""
         return self._disk.lock(path)
+
+    def is_locked(self, path: Path) -> bool:
+        """Whether somebody holds this lock just now."""
+        return self._disk.is_locked(path)
 
     def point(self, name: FaultPoint) -> None:
         """End the process here, if the script says so."""

@@ -121,3 +121,32 @@ def test_keep_torn_on_a_failing_disk_raises(make: Callable[..., Quarantine], dat
         make().keep_torn(STEM, 17, b"torn")
 
     assert [] == list((data / "quarantine").iterdir())
+
+
+def test_keep_damaged_keeps_the_file_itself_under_a_second_name(make: Callable[..., Quarantine], data: Path) -> None:
+    """It takes no room; the same file twice is kept once, another one of this name beside it."""
+    path, damaged = data / "segments" / "a", data / "quarantine" / "damaged"
+    for content in (b"one", b"two"):
+        path.write_bytes(content)
+        path.chmod(0o640)
+
+        make().keep_damaged(path)
+        make().keep_damaged(path)
+
+        path.unlink()
+    assert {"a": b"one", "a.2": b"two"} == {kept.name: kept.read_bytes() for kept in damaged.iterdir()}
+
+
+def test_keep_damaged_is_beyond_the_bounds(make: Callable[..., Quarantine], data: Path) -> None:
+    """What is refused later never pushes out a damaged file."""
+    path = data / "segments" / "a"
+    path.write_bytes(b"damaged" * 1000)
+    path.chmod(0o640)
+    make().keep_damaged(path)
+    path.unlink()
+
+    for number in range(5):
+        keep(make(files_max=2, bytes_max=1000), b"%d" % number)
+
+    assert ["a"] == [kept.name for kept in (data / "quarantine" / "damaged").iterdir()]
+    assert 2 == len(list((data / "quarantine").glob("*.json")))

@@ -8,8 +8,10 @@ import pytest
 import zstandard
 
 from tallypost_schema import documents
+from tallypost_server import limits
+from tallypost_server.errors import SegmentDamaged
 from tallypost_server.segments import format as segment_format
-from tallypost_server.segments.format import Torn, Whole, frames
+from tallypost_server.segments.format import Torn, Whole, frames, sealed_lines
 
 LINES = [b'{"v":1,"received":"%d"}\n' % number for number in range(5)]
 
@@ -19,11 +21,11 @@ def frame(lines: bytes) -> bytes:
 
 
 def whole(data: bytes) -> list[bytes]:
-    return [found.lines for found in frames(data) if isinstance(found, Whole)]
+    return [found.lines for found in frames([data]) if isinstance(found, Whole)]
 
 
 def torn(data: bytes) -> list[Torn]:
-    return [found for found in frames(data) if isinstance(found, Torn)]
+    return [found for found in frames([data]) if isinstance(found, Torn)]
 
 
 def test_frames_of_a_sound_file_are_all_whole() -> None:
@@ -42,7 +44,7 @@ def test_frames_of_many_kinds_of_blocks_are_whole() -> None:
             writer = zstandard.ZstdCompressor(write_checksum=size_told, write_content_size=size_told)
             stream = writer.compressobj(size=len(body)) if size_told else writer.compressobj()
             data = stream.compress(body) + stream.flush()
-            end = segment_format._frame_end(data + b"more", 0)
+            end = segment_format._frame_end(data + b"more")
 
             assert len(data) == end
 
@@ -66,6 +68,68 @@ def test_frames_after_a_damaged_byte_are_kept(place: int) -> None:
 
     assert [LINES[0], LINES[2]] == whole(data)
     assert [Torn(len(frame(LINES[0])), bytes(damaged))] == torn(data)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 50])
+def test_frames_are_the_same_in_whatever_pieces_they_come(size: int) -> None:
+    """Where a piece ends has no meaning: a frame, its head and its first bytes may lie on both sides."""
+    damaged = frame(LINES[0]) + b"torn \x28\xb5\x2f" + frame(LINES[1])[:-5] + frame(LINES[2]) + b"\x28\xb5"
+
+    pieces = [damaged[begin : begin + size] for begin in range(0, len(damaged), size)]
+
+    assert list(frames([damaged])) == list(frames(pieces))
+    assert [LINES[0], LINES[2]] == whole(damaged)
+
+
+def test_frames_of_a_long_damaged_stretch_come_in_parts_that_join() -> None:
+    """However large the damage is, little of it is held, and all of it is told."""
+    damage = b"\x28\xb5\x2f\xfd" * 3_000_000
+    data = frame(LINES[0]) + damage + frame(LINES[1])
+    pieces = (data[begin : begin + 65536] for begin in range(0, len(data), 65536))
+
+    found = list(frames(pieces))
+
+    parts = [part for part in found if isinstance(part, Torn)]
+    assert LINES[:2] == [part.lines for part in found if isinstance(part, Whole)]
+    assert damage == b"".join(part.data for part in parts)
+    assert len(parts) > 1
+    assert max(len(part.data) for part in parts) < 2 * limits.torn_bytes_max
+
+
+@pytest.mark.parametrize("claim", [b"\x28\xb5\x2f\xfd\xe4" + b"\xff" * 40, b"\x28\xb5\x2f\xfd\x00\x58\xfe\xff\x0f"])
+def test_frames_that_claim_to_be_huge_are_none(claim: bytes) -> None:
+    """What a damaged head says of itself is not believed, and costs no memory."""
+    assert LINES[:1] == whole(claim + frame(LINES[0]))
+
+
+@pytest.mark.parametrize("size", [1, 100, 1 << 20])
+def test_sealed_lines_are_all_lines_of_all_frames(size: int) -> None:
+    """One frame as we write it, or several as other tools do."""
+    data = frame(b"".join(LINES[:3])) + frame(LINES[3][:7]) + frame(LINES[3][7:] + LINES[4])
+    pieces = [data[begin : begin + size] for begin in range(0, len(data), size)]
+
+    assert [line.rstrip(b"\n") for line in LINES] == list(sealed_lines(pieces))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda data: data[:-4] + b"0000", "checksum"),
+        (lambda data: data[:-4], "ends within a frame"),
+        (lambda data: data + b"more", "damaged"),
+        (lambda data: b"", "ends within a frame"),
+        (lambda data: data + frame(b"half"), "ends within a line"),
+    ],
+)
+def test_sealed_lines_before_the_damage_are_read(damage: Callable[[bytes], bytes], reason: str) -> None:
+    """Damage is told after the last line that can be read, and never taken for an end."""
+    data = damage(frame(b"".join(LINES)))
+    found: list[bytes] = []
+
+    with pytest.raises(SegmentDamaged, match=reason):
+        found.extend(sealed_lines([data]))
+
+    assert (len(LINES) if data else 0) == len(found)
 
 
 def test_line_of_a_report_has_nulls_for_indexes(report: Callable[..., bytes]) -> None:

@@ -116,3 +116,19 @@ def test_entries_of_an_unknown_stream_raise(lay: Callable[..., None], segments: 
 def test_counts_of_nothing_are_none(segments: SegmentReader) -> None:
     """An empty folder has no oldest line."""
     assert (0, 0, 0, None) == segments.counts()
+
+
+def test_lines_of_a_damaged_segment_are_read_as_far_as_they_can(
+    data: Path, segments: SegmentReader, lines: list[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    """One damaged segment hides no other, and whoever reads is told."""
+    good, bad = (data / "segments" / f"documents-20261124T10000{n}Z-0a0a0a0a-0b0b0b0b-000001.jsonl.zst" for n in (1, 0))
+    whole = zstandard.ZstdCompressor(write_checksum=True).compress(b"".join(lines[:2]))
+    bad.write_bytes(whole[:-4])
+    good.write_bytes(zstandard.ZstdCompressor(write_checksum=True).compress(lines[2]))
+
+    assert [line.rstrip(b"\n") for line in lines[:3]] == list(segments.lines())
+
+    assert f"{bad.name} is damaged" in caplog.text
+    bad.unlink()
+    good.unlink()

@@ -19,6 +19,9 @@ def sealer(data: Path, disk: FaultyDisk, metrics: Metrics) -> Sealer:
         def keep_torn(self, stem: str, offset: int, data: bytes) -> None:
             raise AssertionError(stem)
 
+        def keep_damaged(self, path: Path) -> None:
+            raise AssertionError(path)
+
     return Sealer(data / "segments", disk=disk, metrics=metrics, torn_keeper=Nothing())
 
 

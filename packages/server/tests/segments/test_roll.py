@@ -44,7 +44,7 @@ def lie(data: Path) -> Callable[[], dict[str, list[bytes]]]:
 
     def look() -> dict[str, list[bytes]]:
         return {
-            path.name: [found.lines for found in frames(path.read_bytes()) if isinstance(found, Whole)]
+            path.name: [found.lines for found in frames([path.read_bytes()]) if isinstance(found, Whole)]
             for path in sorted((data / "segments" / "open").iterdir())
         }
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,9 @@ from typing import Any
 import pytest
 import zstandard
 
-from tallypost_schema import documents
 from tallypost_server.disk import SEAL_POINTS, FaultPoint, OsDisk
 from tallypost_server.errors import SealFailed
 from tallypost_server.metrics import Metrics
-from tallypost_server.segments.format import line_of_batch, line_of_report
 from tallypost_server.segments.recover import recover
 from tallypost_server.segments.seal import Sealer, SealThread
 from tallypost_server.testing import FakeClock, FaultyDisk, Killed
@@ -27,52 +26,13 @@ from tallypost_server.testing import FakeClock, FaultyDisk, Killed
 STEM = "documents-20261124T100000Z-0a0a0a0a-0b0b0b0b-000001"
 
 
-class Torn:
-    """Keeps damaged stretches in memory."""
-
-    def __init__(self) -> None:
-        self.kept: list[tuple[str, int, bytes]] = []
-
-    def keep_torn(self, stem: str, offset: int, data: bytes) -> None:
-        self.kept.append((stem, offset, data))
-
-
 @pytest.fixture
-def torn() -> Torn:
-    return Torn()
-
-
-@pytest.fixture
-def sealer(data: Path, disk: FaultyDisk, metrics: Metrics, torn: Torn) -> Sealer:
+def sealer(data: Path, disk: FaultyDisk, metrics: Metrics, torn: Any) -> Sealer:
     return Sealer(data / "segments", disk=disk, metrics=metrics, torn_keeper=torn)
-
-
-@pytest.fixture
-def lines(report: Callable[..., bytes], batch: Callable[..., bytes]) -> list[bytes]:
-    """Stored lines of reports and batches, received later one after the other."""
-    found = []
-    for number in range(6):
-        received = f"2026-11-24T10:00:0{number}.000Z"
-        if number % 2:
-            document = documents.decode_report(report(id=format(number, "032x")))
-            found.append(line_of_report(document, received=received, sha256="0" * 64))
-        else:
-            other = documents.decode_batch(batch(2, first=2 * number))
-            found.append(line_of_batch(other, received=received, sha256="0" * 64))
-    return found
 
 
 def frame(lines: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=1, write_checksum=True).compress(lines)
-
-
-@pytest.fixture
-def opened(data: Path, lines: list[bytes]) -> Path:
-    """An open file of six groups."""
-    path = data / "segments" / "open" / (STEM + ".open")
-    path.write_bytes(b"".join(map(frame, lines)))
-    path.chmod(0o640)
-    return path
 
 
 def test_seal_makes_one_frame_with_a_manifest_and_removes_the_open_file(
@@ -104,7 +64,7 @@ def test_seal_killed_at_any_point_leaves_each_document_once_after_the_next_start
     sealer: Sealer,
     disk: FaultyDisk,
     metrics: Metrics,
-    torn: Torn,
+    torn: Any,
     opened: Path,
     data: Path,
     lines: list[bytes],
@@ -131,7 +91,7 @@ def test_seal_cut_off_from_power_at_any_point_loses_nothing(
     sealer: Sealer,
     disk: FaultyDisk,
     metrics: Metrics,
-    torn: Torn,
+    torn: Any,
     opened: Path,
     data: Path,
     lines: list[bytes],
@@ -174,7 +134,7 @@ def test_seal_in_a_process_that_exits_after_the_link_is_finished_by_the_next_sta
     data: Path,
     opened: Path,
     metrics: Metrics,
-    torn: Torn,
+    torn: Any,
     lines: list[bytes],
     stored: Callable[[], list[dict[str, Any]]],
 ) -> None:
@@ -223,7 +183,7 @@ def test_seal_on_a_failing_disk_keeps_the_open_file_and_succeeds_later(
 def test_seal_puts_damage_into_quarantine_and_keeps_what_follows_it(
     sealer: Sealer,
     opened: Path,
-    torn: Torn,
+    torn: Any,
     lines: list[bytes],
     stored: Callable[[], list[dict[str, Any]]],
     metrics: Metrics,
@@ -253,24 +213,135 @@ def test_seal_of_a_file_without_a_whole_frame_makes_no_segment(
     assert [] == [path for path in (data / "segments").rglob("*") if path.is_file()]
 
 
-def test_seal_never_writes_over_a_segment_that_is_not_whole(
-    sealer: Sealer, opened: Path, data: Path, lines: list[bytes]
-) -> None:
-    """A segment that was damaged since is left alone, and so is the open file that could restore it."""
+@pytest.fixture
+def sealed_and_open(sealer: Sealer, opened: Path, data: Path) -> Path:
+    """A segment beside the open file from which it was made."""
     content = opened.read_bytes()
     sealer.seal(STEM)
-    path = data / "segments" / (STEM + ".jsonl.zst")
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-1])
     opened.write_bytes(content)
     opened.chmod(0o640)
+    return data / "segments" / (STEM + ".jsonl.zst")
 
-    with pytest.raises(SealFailed, match="not what its manifest says"):
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "no manifest", "torn manifest", "other manifest"])
+def test_seal_beside_a_damaged_segment_puts_it_aside_and_makes_it_anew(
+    sealer: Sealer,
+    sealed_and_open: Path,
+    opened: Path,
+    lines: list[bytes],
+    torn: Any,
+    metrics: Metrics,
+    stored: Callable[[], list[dict[str, Any]]],
+    damage: str,
+) -> None:
+    """A segment that was damaged since is not in the way for ever: it is kept, and the open file restores it."""
+    whole, manifest = sealed_and_open.read_bytes(), sealed_and_open.with_name(sealed_and_open.name + ".manifest.json")
+    told = manifest.read_bytes()
+    if damage == "cut":
+        sealed_and_open.write_bytes(whole[:-1])
+    elif damage == "changed":
+        sealed_and_open.write_bytes(whole[:20] + bytes([whole[20] ^ 1]) + whole[21:])
+    elif damage == "no manifest":
+        manifest.unlink()
+    else:
+        manifest.write_bytes(told[:-9] if damage == "torn manifest" else told.replace(b'"bytes":', b'"bytes":1'))
+    damaged = {path.name: path.read_bytes() for path in (sealed_and_open, manifest) if path.exists()}
+
+    sealer.seal(STEM)
+
+    assert damaged == torn.damaged
+    assert [json.loads(line) for line in lines] == stored()
+    assert (whole, told) == (sealed_and_open.read_bytes(), manifest.read_bytes())
+    assert not opened.exists()
+    assert 1 == metrics.damaged.value()
+
+
+def test_seal_beside_a_damaged_segment_that_cannot_be_kept_leaves_both(
+    sealer: Sealer, sealed_and_open: Path, opened: Path, torn: Any
+) -> None:
+    """The damaged segment goes only once it is in the quarantine."""
+
+    def refuse(path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    whole = sealed_and_open.read_bytes()
+    sealed_and_open.write_bytes(whole[:-1])
+    torn.keep_damaged = refuse
+
+    with pytest.raises(SealFailed):
         sealer.seal(STEM)
 
-    assert whole[:-1] == path.read_bytes()
-    assert content == opened.read_bytes()
-    path.write_bytes(whole)
+    assert whole[:-1] == sealed_and_open.read_bytes()
+    assert opened.exists()
+    sealed_and_open.write_bytes(whole)
+
+
+def test_seal_with_both_files_damaged_keeps_every_line_that_one_of_them_has(
+    sealer: Sealer, sealed_and_open: Path, opened: Path, data: Path, lines: list[bytes]
+) -> None:
+    """What the open file has lost is salvaged from the damaged segment, into one of its own."""
+    sealed_and_open.write_bytes(sealed_and_open.read_bytes()[:-1])
+    frames = [frame(line) for line in lines]
+    opened.write_bytes(b"".join(frames[:2]) + frames[2][:-9] + b"".join(frames[3:]))
+
+    sealer.seal(STEM)
+
+    segments = sorted((data / "segments").glob("*.zst"))
+    found = {line for path in segments for line in zstandard.decompress(path.read_bytes()).splitlines(keepends=True)}
+    assert 2 == len(segments)
+    assert set(lines) == found
+
+
+@pytest.mark.parametrize("point", SEAL_POINTS)
+def test_seal_beside_a_damaged_segment_killed_at_any_point_loses_nothing(
+    sealer: Sealer,
+    sealed_and_open: Path,
+    opened: Path,
+    disk: FaultyDisk,
+    lines: list[bytes],
+    stored: Callable[[], list[dict[str, Any]]],
+    point: FaultPoint,
+) -> None:
+    """Wherever the process ends, the next start finishes what it began."""
+    sealed_and_open.write_bytes(sealed_and_open.read_bytes()[:-1])
+    disk.kill_at(point)
+    with pytest.raises(Killed):
+        sealer.seal(STEM)
+    assert {json.loads(line)["received"] for line in lines} <= {line["received"] for line in stored()}
+    disk.kill_at("before_commit_sync")  # Never met here.
+
+    sealer.seal(STEM)
+
+    assert [json.loads(line) for line in lines] == stored()
+    assert not opened.exists()
+
+
+def test_seal_of_a_whole_frame_that_holds_no_lines_keeps_it_and_goes_on(
+    sealer: Sealer, opened: Path, lines: list[bytes], torn: Any, stored: Callable[[], list[dict[str, Any]]]
+) -> None:
+    """What nobody can read as lines costs only itself, and does not stop every later start."""
+    strange = lines[0] + b"no line\n"
+    opened.write_bytes(frame(lines[0]) + frame(strange) + frame(lines[1]))
+
+    sealer.seal(STEM)
+
+    assert [(STEM, len(frame(lines[0])), strange)] == torn.kept
+    assert [json.loads(line) for line in lines[:2]] == stored()
+
+
+def test_seal_holds_little_of_a_large_file(sealer: Sealer, opened: Path, lines: list[bytes], data: Path) -> None:
+    """The memory that sealing takes does not grow with the segment."""
+    group = frame(b"".join(lines[:1] * 500))
+    opened.write_bytes(group * 400)
+    size = 400 * 500 * len(lines[0])
+
+    tracemalloc.start()
+    sealer.seal(STEM)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert size > 64 << 20
+    assert peak < 8 << 20
 
 
 def test_segment_is_read_by_zstdcat_json_and_duckdb(

@@ -17,12 +17,13 @@ from types import ModuleType
 from .. import __version__
 from ..errors import ServerError, SettingsInvalid
 from ..settings import DECLARED, load
-from . import config, load_test, serve, show, status
+from . import config, load_test, serve, show, status, verify
 
 COMMANDS: dict[str, ModuleType] = {
     "serve": serve,
     "status": status,
     "show": show,
+    "verify": verify,
     "load-test": load_test,
     "config": config,
 }

@@ -1,6 +1,6 @@
 """The quarantine: what was refused for good, and damaged stretches of segments, with the reason; bounded.
 
-Takes   bodies as posted, from ``endpoint.py``; stretches, from ``segments.seal``.
+Takes   bodies as posted, from ``endpoint.py``; stretches and damaged files, from ``segments.seal``.
 Gives   a file each in ``quarantine/``; the oldest go when there are too many, or too many bytes.
 Never   keeps who sent it; never delays an answer; never raises into a request.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import collections
+import itertools
 import logging
 import threading
 from collections.abc import Callable
@@ -26,6 +27,9 @@ from ..metrics import Metrics
 
 _log = logging.getLogger(__name__)
 
+KEPT_ENDING = ".json"
+# Whole damaged files lie in this folder of the quarantine, as they are.
+DAMAGED = "damaged"
 _HALF_MADE_ENDING = ".making"
 _encoder = msgspec.json.Encoder()
 
@@ -95,6 +99,27 @@ class Quarantine:
         kept = Kept(1, stamp(self._clock.now()), "torn_frame", message, stem, text, None, offset)
         self._write(name, kept, sync=True)
 
+    def keep_damaged(self, path: Path) -> None:
+        """Return once the file has a second name in ``quarantine/damaged/``, durably. The same one twice is kept once.
+
+        It takes no room, so it counts for no bound: what is damaged stays until a person takes it away.
+
+        Raises:
+            FileNotFoundError: `path` is not there.
+        """
+        folder = self._folder / DAMAGED
+        self._disk.make_folder(folder)
+        wanted = self._disk.stat(path).inode
+        for number in itertools.count(1):
+            name = folder / (path.name if number == 1 else f"{path.name}.{number}")
+            try:
+                self._disk.link(path, name)
+                break
+            except FileExistsError:
+                if self._disk.stat(name).inode == wanted:  # Kept before, by somebody who ended too early.
+                    break
+        self._disk.sync_folder(folder)
+
     def _write(self, name: str, kept: Kept, *, sync: bool) -> None:
         data = _encoder.encode(kept) + b"\n"
         with self._lock:
@@ -131,6 +156,8 @@ class Quarantine:
             for name in self._disk.names(self._folder):
                 if name.endswith(_HALF_MADE_ENDING):
                     self._disk.unlink(self._folder / name)
+                    continue
+                if not name.endswith(KEPT_ENDING):
                     continue
                 size = self._disk.stat(self._folder / name).size
                 self._files.append((name, size))

@@ -1,15 +1,15 @@
 """The format of segments: lines, names, manifests, and the frames of which an open one consists.
 
-Takes   documents, names, bytes.
-Gives   lines, names, manifests, and from an open file's bytes its whole frames and its damage.
-Never   touches a disk.
+Takes   documents, names, pieces of a file's bytes.
+Gives   lines, names, manifests; of an open file its whole frames and its damage, of a sealed one its lines.
+Never   touches a disk; never holds more of a file than one frame, or one line.
 """
 
 from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -17,6 +17,9 @@ import zstandard
 from msgspec import Struct
 
 from tallypost_schema.documents import Batch, Report, encode
+
+from .. import limits
+from ..errors import SegmentDamaged
 
 SEALED_ENDING = ".jsonl.zst"
 OPEN_ENDING = ".open"
@@ -28,6 +31,11 @@ _STEM = re.compile(r"documents-(\d{8}T\d{6}Z)-([0-9a-z]+)-([0-9a-f]+)-(\d+)", re
 _MAGIC = b"\x28\xb5\x2f\xfd"
 # Every line begins so; what a damaged stretch holds by chance does not.
 _LINE_START = b'{"v":1,"received":"'
+# A block tells more than this only by accident, and then what looks like a frame is none (RFC 8878, 3.1.1.2.4).
+_BLOCK_BYTES_MAX = 128 << 10
+# A whole block of the frame comes out for about each of these, so that damage costs no more than the block it is in.
+_SEALED_PIECE_BYTES = 256
+_CHECKSUM_BYTES = 4
 
 
 class Line(Struct, frozen=True):
@@ -145,13 +153,14 @@ def opened_in(stem: str) -> datetime.datetime:
 
 
 class Whole(NamedTuple):
-    """The lines of one frame that is whole."""
+    """The lines of one frame that is whole, and where it begins."""
 
     lines: bytes
+    offset: int
 
 
 class Torn(NamedTuple):
-    """A stretch of an open file that is no whole frame."""
+    """A stretch of an open file that is no whole frame; a long one comes in several."""
 
     offset: int
     data: bytes
@@ -160,58 +169,137 @@ class Torn(NamedTuple):
 Frame: TypeAlias = Whole | Torn
 
 
-def frames(data: bytes) -> Iterator[Frame]:
+class _Window:
+    """The part of a file that is looked at: as little as tells what it is."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self.data = bytearray()
+        self.offset = 0  # Where in the file `data` begins.
+
+    def more(self) -> bool:
+        """Whether there was another piece; it is in `data` now."""
+        piece = next(self._pieces, b"")
+        self.data += piece
+        return bool(piece)
+
+    def take(self, size: int) -> bytes:
+        """The first bytes; they are looked at no more."""
+        taken = bytes(self.data[:size])
+        del self.data[:size]
+        self.offset += len(taken)
+        return taken
+
+
+def frames(pieces: Iterable[bytes]) -> Iterator[Frame]:
     """What an open file consists of, in order.
 
     After a torn frame it goes on at the next whole one: an acknowledged frame may follow, since a failed
     write that could not be cut back is followed only by a new file, but a disk may lose a sector anywhere.
     """
     decompressor = zstandard.ZstdDecompressor()
-    offset, torn_from = 0, -1
-    while offset < len(data):
-        lines = None
-        end = _frame_end(data, offset)
-        if end is not None:
-            lines = _lines_of(decompressor, data[offset:end])
+    window, torn = _Window(pieces), bytearray()
+    while window.data or window.more():
+        end = _frame_end(window.data)
+        while end is not None and end > len(window.data):
+            end = _frame_end(window.data) if window.more() else None
+        lines = None if end is None else _lines_of(decompressor, bytes(window.data[:end]))
         if end is None or lines is None:
-            if torn_from < 0:
-                torn_from = offset
-            following = data.find(_MAGIC, offset + 1)
-            offset = len(data) if following < 0 else following
+            following = window.data.find(_MAGIC, 1)
+            # The first bytes of a frame may be the last ones that are here.
+            skipped = following if following > 0 else max(1, len(window.data) - len(_MAGIC) + 1)
+            torn += window.take(skipped)
+            if len(torn) >= limits.torn_bytes_max:
+                yield Torn(window.offset - len(torn), bytes(torn))
+                torn.clear()
             continue
-        if torn_from >= 0:
-            yield Torn(torn_from, data[torn_from:offset])
-            torn_from = -1
-        yield Whole(lines)
-        offset = end
-    if torn_from >= 0:
-        yield Torn(torn_from, data[torn_from:])
+        if torn:
+            yield Torn(window.offset - len(torn), bytes(torn))
+            torn.clear()
+        yield Whole(lines, window.offset)
+        window.take(end)
+    if torn:
+        yield Torn(window.offset - len(torn), bytes(torn))
 
 
 def _lines_of(decompressor: zstandard.ZstdDecompressor, frame: bytes) -> bytes | None:
     try:
+        if zstandard.get_frame_parameters(frame).content_size > limits.frame_lines_bytes_max:
+            return None
         lines = decompressor.decompress(frame)  # Checks the frame's checksum.
     except (zstandard.ZstdError, MemoryError):
         return None
     return lines if lines.startswith(_LINE_START) and lines.endswith(b"\n") else None
 
 
-def _frame_end(data: bytes, offset: int) -> int | None:
-    """Where the frame that begins at `offset` ends (RFC 8878, 3.1.1), or None if it is none or goes on too far.
+def _frame_end(data: bytes | bytearray) -> int | None:
+    """Where the frame that `data` begins with ends (RFC 8878, 3.1.1); None if it is no frame, or too large for one.
 
-    The library tells the end of a frame only together with a copy of all that follows, which would make
-    reading a file of many small frames quadratic.
+    A number beyond `data` says that so much more is needed to tell. The library tells the end of a frame only
+    together with a copy of all that follows, which would make reading a file of many small frames quadratic.
     """
-    if data[offset : offset + 4] != _MAGIC or offset + 5 > len(data):
+    if data[:4] != _MAGIC[: len(data)]:
         return None
-    descriptor = data[offset + 4]
+    if len(data) < 5:
+        return 5
+    descriptor = data[4]
     single_segment = descriptor >> 5 & 1
     content_size_bytes = (single_segment, 2, 4, 8)[descriptor >> 6]
-    at = offset + 5 + (1 - single_segment) + (0, 1, 2, 4)[descriptor & 3] + content_size_bytes
+    at = 5 + (1 - single_segment) + (0, 1, 2, 4)[descriptor & 3] + content_size_bytes
     while at + 3 <= len(data):
         block = int.from_bytes(data[at : at + 3], "little")
-        at += 3 + (1 if block >> 1 & 3 == 1 else block >> 3)
+        size, kind = block >> 3, block >> 1 & 3
+        if size > _BLOCK_BYTES_MAX or kind == 3 or at > limits.frame_bytes_max:
+            return None
+        at += 3 + (1 if kind == 1 else size)
         if block & 1:
-            at += 4 if descriptor >> 2 & 1 else 0
-            return at if at <= len(data) else None
-    return None
+            return at + (_CHECKSUM_BYTES if descriptor >> 2 & 1 else 0)
+    return at + 3
+
+
+def sealed_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Every line of a sealed segment without its line feed, as far as it can be read.
+
+    The frame's checksum stands at its end, so what came before is proven only once this has ended well.
+
+    Raises:
+        SegmentDamaged: after the last line that can be read.
+    """
+    decompressor = zstandard.ZstdDecompressor()
+    frame, rest, offset = decompressor.decompressobj(), b"", 0
+    begun = False
+    for piece in _small(pieces):
+        data = piece
+        while data:
+            begun = True
+            try:
+                text = frame.decompress(data)
+            except zstandard.ZstdError as failure:
+                raise SegmentDamaged(offset, str(failure)) from failure
+            data = frame.unused_data if frame.eof else b""
+            if frame.eof:  # Nothing of ours, but what tools write may have several.
+                frame, begun = decompressor.decompressobj(), False
+            *lines, rest = (rest + text).split(b"\n") if b"\n" in text else (rest + text,)
+            yield from lines
+            if len(rest) > limits.line_bytes_max:
+                raise SegmentDamaged(offset, f"a line is longer than {limits.line_bytes_max} bytes")
+        offset += len(piece)
+    if begun or not offset:
+        raise SegmentDamaged(offset, "it ends within a frame")
+    if rest:
+        raise SegmentDamaged(offset, "it ends within a line")
+
+
+def _small(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in pieces so small that little comes out of each, and the checksum at the end alone.
+
+    What a piece gives is lost when the library finds damage in it.
+    """
+    held = b""
+    for piece in pieces:
+        data = held + piece
+        held = data[-_CHECKSUM_BYTES:]
+        for begin in range(0, len(data) - len(held), _SEALED_PIECE_BYTES):
+            yield data[begin : min(begin + _SEALED_PIECE_BYTES, len(data) - len(held))]
+    if held:
+        yield held

@@ -2,23 +2,22 @@
 
 Takes   the folder ``segments/``.
 Gives   lines, and a stream's entries in index order, each once; counts for ``status``.
-Never   writes, locks, or counts on a file to be there a moment later.
+Never   writes, locks, holds a whole file, or counts on one to be there a moment later.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-import zstandard
 
 from ..clock import moment_of
 from ..disk import Disk
-from ..errors import UnknownStream
+from ..errors import SegmentDamaged, UnknownStream
 from .format import (
     MANIFEST_ENDING,
     OPEN_ENDING,
@@ -30,7 +29,10 @@ from .format import (
     frames,
     is_stem,
     opened_in,
+    sealed_lines,
 )
+
+_log = logging.getLogger(__name__)
 
 
 class SegmentCounts(NamedTuple):
@@ -52,21 +54,13 @@ class SegmentReader:
         """Every line, without its line feed. A line may come twice while its segment is being sealed."""
         # Open ones first: a file that is sealed meanwhile is then found among the sealed ones, listed after it.
         for path in self._open():
-            try:
-                data = self._disk.read(path)
-            except FileNotFoundError:
-                continue
-            for frame in frames(data):
-                if isinstance(frame, Whole):
-                    yield from frame.lines.splitlines()
+            with contextlib.suppress(FileNotFoundError):
+                for frame in frames(self._disk.pieces(path)):
+                    if isinstance(frame, Whole):
+                        yield from frame.lines.splitlines()
         for path in self._sealed():
-            try:
-                data = self._disk.read(path)
-            except FileNotFoundError:
-                continue
-            source = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data), read_across_frames=True)
-            for line in io.BufferedReader(source):
-                yield line.rstrip(b"\n")
+            with contextlib.suppress(FileNotFoundError):
+                yield from self._lines_of(path)
 
     def entries(self, stream: str) -> list[dict[str, Any]]:
         """A stream's entries as ``show`` prints them.
@@ -95,6 +89,12 @@ class SegmentReader:
         if sealed:  # Names begin with a time, so the first name is the oldest.
             moments.append(self._oldest_in(sealed[0]))
         return SegmentCounts(len(opened), len(sealed), total, min(moments, default=None))
+
+    def _lines_of(self, path: Path) -> Iterator[bytes]:
+        try:
+            yield from sealed_lines(self._disk.pieces(path))
+        except SegmentDamaged as damage:  # The other segments are readable, and what is read before it counts.
+            _log.warning("%s is %s; see tallypost-server verify", path.name, damage)
 
     def _oldest_in(self, path: Path) -> float:
         try:

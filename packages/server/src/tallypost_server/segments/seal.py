@@ -8,9 +8,11 @@ Never   writes over a segment; never loses an open file that it could not seal; 
 from __future__ import annotations
 
 import collections
+import contextlib
 import hashlib
 import logging
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -22,28 +24,22 @@ from ..clock import Clock
 from ..disk import Disk
 from ..errors import SealFailed, place_of
 from ..metrics import Metrics
-from .format import (
-    HALF_MADE_ENDING,
-    MANIFEST_ENDING,
-    OPEN_ENDING,
-    SEALED_ENDING,
-    Manifest,
-    Received,
-    Torn,
-    decode_manifest,
-    encode_manifest,
-    frames,
-    node_in,
-)
+from .format import MANIFEST_ENDING, OPEN_ENDING, SEALED_ENDING, Whole, decode_manifest, frames
+from .salvage import salvage
+from .write import Told, write_segment
 
 _log = logging.getLogger(__name__)
 
 
 class TornKeeper(Protocol):
-    """Where damaged stretches go: ``ingest.quarantine.Quarantine``, handed in by the wiring."""
+    """Where damage goes: ``ingest.quarantine.Quarantine``, handed in by the wiring."""
 
     def keep_torn(self, stem: str, offset: int, data: bytes) -> None:
         """Return once `data` is kept durably; raises OSError if it is not."""
+        ...
+
+    def keep_damaged(self, path: Path) -> None:
+        """Return once the file itself has a second, durable name there; raises OSError if it has not."""
         ...
 
 
@@ -58,117 +54,96 @@ class Sealer:
         """Return once all whole frames of the open file are in a sealed segment, and the open file is gone.
 
         It may be called again after a crash at any point: the segment's name is the open file's, so that the
-        same lines cannot become two segments.
+        same lines cannot become two segments. A segment of that name that is damaged is put aside first, and made
+        anew from the open file: left where it is it would be in the way for ever.
 
         Raises:
             SealFailed: the open file is as it was.
         """
         try:
             self._seal(stem)
-        except OSError as failure:
+        except (OSError, zstandard.ZstdError) as failure:
             raise SealFailed(stem, str(failure)) from failure
 
     def _seal(self, stem: str) -> None:
         source, target = self._open / (stem + OPEN_ENDING), self._sealed / (stem + SEALED_ENDING)
         self._disk.point("before_seal")
-        if not self._is_sealed(stem, target):
-            lines = self._lines_of(stem, source)
-            if lines:
-                self._make_or_clear(stem, target, lines)
+        fault = self._fault_of(target)
+        if fault is None:
+            # Whoever linked it may have died before the folder was durable.
+            self._disk.sync_folder(self._sealed)
+        else:
+            told, torn = Told(), set[int]()
+            self._look(stem, source, told, torn)
+            if fault:
+                self._put_aside(target, fault, open_is_whole=not torn)
+            if told.rows:
+                groups = (frame.lines for frame in self._whole(source) if frame.offset not in torn)
+                manifest = write_segment(self._sealed, stem, told, groups, disk=self._disk)
+                self._metrics.sealed.add()
+                _log.info("sealed %s: %d rows, %d bytes", target.name, manifest.rows, manifest.bytes)
         self._disk.point("before_unlink")
         # A crash before this leaves both; the next start finds the segment whole and only removes the open file.
         self._disk.unlink(source)
         self._disk.point("after_unlink")
 
-    def _is_sealed(self, stem: str, target: Path) -> bool:
-        """Whether the segment is there and whole: then the open file has nothing that it lacks."""
-        try:
-            data = self._disk.read(target)
-        except FileNotFoundError:
-            return False
-        try:
-            manifest = decode_manifest(self._disk.read(self._sealed / (stem + SEALED_ENDING + MANIFEST_ENDING)))
-        except (FileNotFoundError, msgspec.DecodeError) as failure:
-            raise SealFailed(stem, f"{target.name} is there, but its manifest cannot be read") from failure
-        if (manifest.bytes, manifest.sha256) != (len(data), hashlib.sha256(data).hexdigest()):
-            raise SealFailed(stem, f"{target.name} is there, but it is not what its manifest says")
-        # Whoever linked it may have died before the folder was durable.
-        self._disk.sync_folder(self._sealed)
-        return True
+    def _fault_of(self, target: Path) -> str | None:
+        """None if the segment is there and whole: then the open file has nothing that it lacks. Else what is wrong.
 
-    def _lines_of(self, stem: str, source: Path) -> list[bytes]:
-        groups = []
-        for frame in frames(self._disk.read(source)):
-            if isinstance(frame, Torn):
-                # The bytes are kept before the open file goes, and somebody is told.
-                self._torn_keeper.keep_torn(stem, frame.offset, frame.data)
-                self._metrics.torn.add()
-                _log.warning("%s is damaged: %d bytes at %d put into quarantine", stem, len(frame.data), frame.offset)
-            else:
-                groups.append(frame.lines)
-        return groups
-
-    def _make_or_clear(self, stem: str, target: Path, groups: list[bytes]) -> None:
-        made, made_manifest = (
-            self._open / (stem + HALF_MADE_ENDING),
-            self._open / (stem + ".manifest" + HALF_MADE_ENDING),
-        )
+        Empty if there is no segment yet.
+        """
+        sha256, size = hashlib.sha256(), 0
         try:
-            self._make(stem, target, groups, made, made_manifest)
-        except OSError:
-            # On a full disk what is half made would hold the room that the next try needs.
-            self._disk.unlink(made)
-            self._disk.unlink(made_manifest)
-            raise
-
-    def _make(self, stem: str, target: Path, groups: list[bytes], made: Path, made_manifest: Path) -> None:
-        manifest = self._write(made, target.name, stem, groups)
-        self._disk.point("after_sync")
-        # The manifest is durable before the segment appears: whoever sees a segment can check it.
-        self._disk.unlink(made_manifest)
-        file = self._disk.create(made_manifest)
-        try:
-            file.write(encode_manifest(manifest))
-            file.sync()
-        finally:
-            file.close()
-        self._disk.rename(made_manifest, self._sealed / (target.name + MANIFEST_ENDING))
-        self._disk.point("after_manifest")
-        self._disk.sync_folder(self._sealed)
-        self._disk.point("before_link")
-        self._disk.link(made, target)
-        self._disk.point("after_link")
-        self._disk.sync_folder(self._sealed)
-        self._disk.unlink(made)
-        self._metrics.sealed.add()
-        _log.info("sealed %s: %d rows, %d bytes", target.name, manifest.rows, manifest.bytes)
-
-    def _write(self, made: Path, name: str, stem: str, groups: list[bytes]) -> Manifest:
-        """Write all lines as one frame: readers that take only a file's first frame then read it whole."""
-        lines_bytes, rows, written = sum(map(len, groups)), 0, 0
-        first, last, sha256 = "~", "", hashlib.sha256()
-        compressor = zstandard.ZstdCompressor(level=limits.sealed_zstd_level, write_checksum=True)
-        stream = compressor.compressobj(size=lines_bytes)
-        self._disk.unlink(made)
-        file = self._disk.create(made)
-        try:
-            for lines in groups:
-                for line in lines.splitlines():
-                    received = msgspec.json.decode(line, type=Received).received
-                    first, last, rows = min(first, received), max(last, received), rows + 1
-                piece = stream.compress(lines)
+            for piece in self._disk.pieces(target):
                 sha256.update(piece)
-                file.write(piece)
-                written += len(piece)
-            piece = stream.flush()
-            sha256.update(piece)
-            file.write(piece)
-            written += len(piece)
-            self._disk.point("before_sync")
-            file.sync()
-        finally:
-            file.close()
-        return Manifest(1, name, rows, written, sha256.hexdigest(), lines_bytes, first, last, node_in(stem))
+                size += len(piece)
+        except FileNotFoundError:
+            return ""
+        try:
+            manifest = decode_manifest(self._disk.read(target.with_name(target.name + MANIFEST_ENDING)))
+        except FileNotFoundError:
+            return "its manifest is missing"
+        except (msgspec.MsgspecError, ValueError):
+            return "its manifest cannot be read"
+        if (manifest.bytes, manifest.sha256) != (size, sha256.hexdigest()):
+            return "it is not what its manifest says"
+        return None
+
+    def _look(self, stem: str, source: Path, told: Told, torn: set[int]) -> None:
+        """See what the open file holds; its damage is kept before the file goes, and somebody is told."""
+        for frame in frames(self._disk.pieces(source)):
+            if isinstance(frame, Whole):
+                try:
+                    told.add(frame.lines)
+                    continue
+                except msgspec.MsgspecError:
+                    data = frame.lines
+            else:
+                data = frame.data
+            torn.add(frame.offset)
+            self._torn_keeper.keep_torn(stem, frame.offset, data)
+            self._metrics.torn.add()
+            _log.warning("%s is damaged: %d bytes at %d put into quarantine", stem, len(data), frame.offset)
+
+    def _whole(self, source: Path) -> Iterator[Whole]:
+        return (frame for frame in frames(self._disk.pieces(source)) if isinstance(frame, Whole))
+
+    def _put_aside(self, target: Path, fault: str, *, open_is_whole: bool) -> None:
+        """Move a damaged segment into quarantine. All it held is in the open file, if that is whole."""
+        self._metrics.damaged.add()
+        _log.error("%s is damaged: %s; put into quarantine, and made anew", target.name, fault)
+        if not open_is_whole:
+            salvage(target, disk=self._disk)
+        put_aside(target, keep=self._torn_keeper.keep_damaged, disk=self._disk)
+
+
+def put_aside(target: Path, *, keep: Callable[[Path], None], disk: Disk) -> None:
+    """Take a damaged segment and its manifest away, each kept durably before."""
+    for path in (target, target.with_name(target.name + MANIFEST_ENDING)):
+        with contextlib.suppress(FileNotFoundError):  # It has no manifest, or a crash came between the two.
+            keep(path)
+        disk.unlink(path)
+    disk.sync_folder(target.parent)
 
 
 class SealThread:

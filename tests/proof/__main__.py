@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 
 from . import acknowledged_is_kept, counts_are_kept, events_are_kept
@@ -22,6 +23,7 @@ PROOFS = {
     "counts-are-kept": counts_are_kept.prove,
     "events-are-kept": events_are_kept.prove,
     "acknowledged-is-kept": acknowledged_is_kept.prove,
+    "acknowledged-is-kept-by-workers": partial(acknowledged_is_kept.prove, workers=4),
 }
 
 

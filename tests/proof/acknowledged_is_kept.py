@@ -1,19 +1,24 @@
 """Acknowledged means kept: a server that is killed under load has every document that it gave a receipt for.
 
-Takes   a folder, seconds, a seed.
+Takes   a folder, seconds, a seed, how many workers.
 Gives   how often the server was killed, and how many documents were acknowledged and found.
 Never   looks into the server: documents go in over HTTP, and are found in the files of its data folder.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import json
+import os
 import random
+import shutil
 import signal
+import subprocess
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +36,11 @@ owner = "the proof"
 expires = "never"
 """
 SENDERS = 8
+ROOM_BYTES = 256 << 20
 
 
-def prove(folder: Path, *, seconds: float, seed: int) -> dict[str, Any]:
-    """Post, kill and start for so many seconds."""
+def prove(folder: Path, *, seconds: float, seed: int, workers: int = 1) -> dict[str, Any]:
+    """Post, kill and start for so many seconds, on a disk that now and then has no room."""
     rng = random.Random(seed)
     data = folder / "data"
     (data / "applications").mkdir(parents=True)
@@ -42,28 +48,46 @@ def prove(folder: Path, *, seconds: float, seed: int) -> dict[str, Any]:
     port = free_port()
     posted: dict[str, bytes] = {}
     acknowledged: set[str] = set()
+    declined: Counter[str] = Counter()
     ended = threading.Event()
     senders = [
-        threading.Thread(target=_send, args=(port, number, posted, acknowledged, ended)) for number in range(SENDERS)
+        threading.Thread(target=_send, args=(port, number, posted, acknowledged, declined, ended))
+        for number in range(SENDERS)
     ]
-    server = start(data, port)
+    # What the server may use beyond what it keeps free for sealing; the ballast takes all of that, and more.
+    options = ["--workers", str(workers), "--reserve-bytes", str(max(1, shutil.disk_usage(folder).free - ROOM_BYTES))]
+    server = start(data, port, *options)
     for sender in senders:
         sender.start()
-    until, kills = time.monotonic() + seconds, 0
+    until, kills, worker_kills = time.monotonic() + seconds, 0, 0
     try:
         while time.monotonic() < until:
             time.sleep(rng.random() * 1.5)
-            server.send_signal(signal.SIGKILL)
-            server.wait()
-            kills += 1
-            server = start(data, port)
+            if rng.random() < 0.2:
+                _fill(folder / "ballast")
+                time.sleep(rng.random())
+            living = children_of(server.pid) if workers > 1 else []
+            if living and rng.random() < 0.5:  # One of them; whoever started it starts another.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(rng.choice(living), signal.SIGKILL)
+                    worker_kills += 1
+            else:
+                server.send_signal(signal.SIGKILL)
+                server.wait()
+                kills += 1
+                (folder / "ballast").unlink(missing_ok=True)
+                server = start(data, port, *options)
+            (folder / "ballast").unlink(missing_ok=True)
     finally:
         ended.set()
         for sender in senders:
             sender.join()
-        server.terminate()
-        status = server.wait(30)
-    assert status == 0, f"the server ended with {status} after SIGTERM"
+        (folder / "ballast").unlink(missing_ok=True)
+        statuses = [_ended(server)]
+    # What a worker left that was killed at the very end the next start seals.
+    statuses.append(_ended(start(data, port, *options)))
+    assert statuses == [0, 0], f"the server ended with {statuses} after SIGTERM"
+    assert not list((data / "segments" / "open").iterdir()), "something is not sealed"
     lines = [line for path in (data / "segments").glob("*.jsonl.zst") for line in _lines(path)]
     stored = {line["sha256"]: line for line in lines}
     missing = acknowledged - set(stored)
@@ -73,10 +97,33 @@ def prove(folder: Path, *, seconds: float, seed: int) -> dict[str, Any]:
     assert not invented, f"{len(invented)} documents that nobody posted"
     assert not altered, f"{len(altered)} documents are not what was posted"
     assert acknowledged, "nothing was acknowledged"
-    return {"kills": kills, "acknowledged": len(acknowledged), "stored": len(lines)}
+    found = {"kills": kills, "worker_kills": worker_kills, "declined_for_space": declined["no_space"]}
+    return {**found, "acknowledged": len(acknowledged), "stored": len(lines)}
 
 
-def _send(port: int, number: int, posted: dict[str, bytes], acknowledged: set[str], ended: threading.Event) -> None:
+def children_of(process: int) -> list[int]:
+    """The processes that a process has started and not yet buried."""
+    return list(map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split()))
+
+
+def _ended(server: subprocess.Popen[bytes]) -> int:
+    server.terminate()
+    return server.wait(30)
+
+
+def _fill(ballast: Path) -> None:
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 2 * ROOM_BYTES)
+
+
+def _send(
+    port: int,
+    number: int,
+    posted: dict[str, bytes],
+    acknowledged: set[str],
+    declined: Counter[str],
+    ended: threading.Event,
+) -> None:
     sequence = 0
     connection: http.client.HTTPConnection | None = None
     while not ended.is_set():
@@ -92,6 +139,9 @@ def _send(port: int, number: int, posted: dict[str, bytes], acknowledged: set[st
             if answer.status == 200:
                 assert json.loads(body)["stored"] == name
                 acknowledged.add(name)
+            else:
+                declined[json.loads(body)["error"]["code"]] += 1
+                time.sleep(0.01)
         except (OSError, http.client.HTTPException):
             connection = None
             time.sleep(0.05)

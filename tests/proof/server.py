@@ -32,9 +32,9 @@ def free_port() -> int:
         return port
 
 
-def start(data: Path, port: int) -> subprocess.Popen[bytes]:
+def start(data: Path, port: int, *options: str) -> subprocess.Popen[bytes]:
     """Start it, and wait until it can store."""
-    command = ["serve", "--listen", f"127.0.0.1:{port}", "--seal-seconds", "2", "--no-archive"]
+    command = ["serve", "--listen", f"127.0.0.1:{port}", "--seal-seconds", "2", "--no-archive", *options]
     server = subprocess.Popen(
         [sys.executable, "-m", "tallypost_server", "--data", str(data), *command],
         env=ENVIRON,

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tallypost import limits
 from tallypost.state_directory import StateDirectory
 from tallypost_schema import documents
 from tallypost_schema.documents import Event
@@ -43,6 +44,8 @@ SERVER_KILLS, WITH_NETWORK, WITHOUT_NETWORK = (5.0, 25.0), (8.0, 16.0), (4.0, 8.
 # How often an uploader uploads, a minute after the other; the next one's clock begins behind where it may have come to.
 ROUNDS, ROUNDS_LAST, UPLOADER_SECONDS = 1, 100, 300
 UPLOADERS_AT_THE_END_MAX = 10
+# Nothing is evicted below a quota, and what waits is looked at a hundred times a second at most.
+NEAR_QUOTA = 0.8
 # What killed processes had half made is removed after a day.
 DAY_SECONDS = 90_000
 
@@ -133,6 +136,8 @@ class Machine:
         self.logs = Logs(Path(self.directory.events))
         self.kinds: dict[int, str] = {}
         self.figures: Counter[str] = Counter()
+        self.waiting_max = 0.0
+        """The most that was seen to wait, as a share of the quota it is nearest to."""
         (self.data / "applications").mkdir(parents=True)
         self.told.mkdir()
         for path in (self.data / "applications" / "proof.toml", folder / "telemetry.toml"):
@@ -170,6 +175,7 @@ class Machine:
         time.sleep(0.01)
         # What is seen here was in a log before the kill that may follow.
         self.logs.look()
+        self._look_what_waits()
         self._logging = [process for process in self._logging if not self._is_over(process)]
         self._uploading = [process for process in self._uploading if not self._is_over(process)]
 
@@ -182,6 +188,7 @@ class Machine:
         for _ in range(UPLOADERS_AT_THE_END_MAX):
             self._start_uploading(dies=False, later=DAY_SECONDS)
             while not self._is_over(self._uploading[0]):
+                self._look_what_waits()
                 time.sleep(0.01)
             self._uploading.clear()
             if not self.left():
@@ -206,6 +213,14 @@ class Machine:
         """By process, how many events it had begun to log."""
         paths = [path for path in self.told.iterdir() if path.name.isdigit()]
         return {int(path.name): int.from_bytes(path.read_bytes()[:8], "little") for path in paths}
+
+    def _look_what_waits(self) -> None:
+        sizes = []
+        for path in Path(self.directory.pending).glob("*.json"):
+            with contextlib.suppress(FileNotFoundError):
+                sizes.append(path.stat().st_size)
+        of_number = len(sizes) / limits.pending_batches_max
+        self.waiting_max = max(self.waiting_max, of_number, sum(sizes) / limits.pending_batches_bytes_max)
 
     def _start_logging(self) -> None:
         number = self.figures["processes"]
@@ -325,6 +340,9 @@ def judged(machine: Machine) -> dict[str, Any]:
     _require_put(stored, machine)
     events = sum(map(len, stored.events.values()))
     lost = sum(len(lost - set(stored.events[session])) for session, lost in stored.lost.items())
+    assert not lost or machine.waiting_max > NEAR_QUOTA, (
+        f"{lost} events are lost, but {machine.waiting_max:.0%} of a quota waited"
+    )
     figures = {
         "sessions": len(stored.terminals),
         **machine.figures,

@@ -13,3 +13,4 @@ def test_sessions_killed_at_random_instants_are_whole_on_the_server(tmp_path: Pa
 
     assert found["sessions"] >= 10
     assert found["processes_killed"] > 0
+    assert 0 == found["events_named_as_lost"]  # So few are not evicted.

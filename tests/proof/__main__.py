@@ -31,7 +31,7 @@ def main() -> int:
     """Run them."""
     parser = argparse.ArgumentParser(prog="python -m tests.proof", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ({', '.join(PROOFS)}); all if none is given")
-    parser.add_argument("--seconds", type=float, default=600, help="how long each one runs")
+    parser.add_argument("--seconds", type=float, default=600, help="how long each one runs, at most")
     parser.add_argument("--seed", type=int, default=None, help="the seed of an earlier run")
     parser.add_argument("--json", type=Path, default=Path("results/proof.json"), metavar="FILE")
     given = parser.parse_args()

@@ -13,6 +13,7 @@ from .errors import FolderMissing
 from .ingest.applications import Applications
 from .ingest.kept import KeptReader
 from .ingest.quarantine import Quarantine
+from .ingest.stored import StoredDocuments
 from .metrics import Metrics
 from .segments.check import SegmentChecker
 from .segments.reader import SegmentReader
@@ -42,6 +43,11 @@ def kept(settings: Settings) -> KeptReader:
     """What reads the quarantine; raises as `reader`."""
     _must_be_there(settings)
     return KeptReader(settings.data / "quarantine", disk=OsDisk())
+
+
+def stored_documents() -> StoredDocuments:
+    """What reads documents out of files, wherever they lie."""
+    return StoredDocuments(disk=OsDisk())
 
 
 def applications(settings: Settings) -> Applications:

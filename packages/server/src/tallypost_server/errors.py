@@ -6,7 +6,9 @@ ServerError
 │   ├── FolderLocked         another server works on this data folder
 │   ├── RepairRunning        another command repairs this data folder
 │   ├── CannotListen         the address is taken, or not ours
-│   └── FolderMissing        a folder that must be there is not
+│   ├── FolderMissing        a folder that must be there is not
+│   ├── WrongUse             arguments that do not go together
+│   └── ExtraMissing         a package that only this command needs is not installed
 ├── Declined                 while a request is answered: has the code of its answer
 │   ├── Refused              the document's own fault, or the request's; has a message for the sender
 │   ├── ApplicationUnreadable  its declaration is damaged, and none was read before
@@ -16,6 +18,8 @@ ServerError
 │   ├── NoSpace              the disk is full, or filled to the reserve
 │   └── CommitFailed         the disk refused a group
 ├── SealFailed               while sealing: the open segment stays and is sealed later
+├── NoTallypost              while posting: what answers is no server of ours
+├── StillBusy                while posting: the server took nothing for too long
 ├── SegmentDamaged           while reading: from some place on a sealed segment cannot be read
 ├── KeptDamaged              while reading: a file of the quarantine is none
 ├── UnknownStream            while reading: no segment has it
@@ -89,6 +93,18 @@ class FolderMissing(CannotStart):
     def __init__(self, what: str, folder: Path) -> None:
         self.what, self.folder = what, folder
         super().__init__(f"{what} {folder} is not there")
+
+
+class WrongUse(CannotStart):
+    """Arguments that the grammar lets through and that mean nothing."""
+
+
+class ExtraMissing(CannotStart):
+    """A package that only this command needs is not installed."""
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        self.what, self.package, self.extra = what, package, extra
+        super().__init__(f"{what} needs {package}: pip install 'tallypost-server[{extra}]'")
 
 
 class Declined(ServerError):
@@ -180,6 +196,24 @@ class SealFailed(ServerError):
     def __init__(self, stem: str, reason: str) -> None:
         self.stem, self.reason = stem, reason
         super().__init__(f"{stem} was not sealed: {reason}")
+
+
+class NoTallypost(ServerError):
+    """What answers is not what was looked for: a proxy, another program, a wrong path. Nothing more was posted."""
+
+    def __init__(self, path: str, status: int) -> None:
+        self.path, self.status = path, status
+        super().__init__(f"{path} was answered {status}, and not as a tallypost-server does: look at --to")
+
+
+class StillBusy(ServerError):
+    """The server stored and refused nothing for as long as was allowed."""
+
+    retry = True  # What has a receipt already is recognised when it comes again.
+
+    def __init__(self, seconds: float, why: str) -> None:
+        self.seconds, self.why = seconds, why
+        super().__init__(f"the server took nothing for {seconds:g} s ({why}); try again later, or with more --patience")
 
 
 class SegmentDamaged(ServerError):

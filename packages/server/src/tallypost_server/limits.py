@@ -73,6 +73,18 @@ kept_bytes_max = 8 << 20
 # Refused documents that wait to be written to the quarantine; a flood of rubbish must not fill the memory.
 quarantine_waiting_max = 64
 
+# Documents that are posted again: so many at a time share a sync of the server, and so much of them is held.
+posts_together_max = 32
+posts_together_bytes_max = 16 << 20
+# The server answers within its own 30 s for a body, and a slow sync.
+posts_answer_seconds_max = 60.0
+# Without a word of the server the pauses grow up to this.
+posts_pause_seconds_max = 30
+# Who never answered is given up soon.
+posts_first_answer_seconds_max = 30.0
+# How often a command that posts much tells how far it is.
+progress_seconds = 5.0
+
 # When a sender that is over its rate may come again, in seconds.
 retry_after_rate_seconds = 60
 # When a sender may come again, in seconds at the least: soon where a moment is short, later where somebody must act.

@@ -15,15 +15,17 @@ from pathlib import Path
 from types import ModuleType
 
 from .. import __version__
-from ..errors import ServerError, SettingsInvalid
+from ..errors import ServerError, SettingsInvalid, WrongUse
 from ..settings import DECLARED, load
-from . import config, load_test, serve, show, status, verify
+from . import config, load_test, quarantine, replay, serve, show, status, verify
 
 COMMANDS: dict[str, ModuleType] = {
     "serve": serve,
     "status": status,
     "show": show,
     "verify": verify,
+    "quarantine": quarantine,
+    "replay": replay,
     "load-test": load_test,
     "config": config,
 }
@@ -41,6 +43,9 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     except SettingsInvalid as failure:
         for problem in failure.problems:
             print(f"tallypost-server: {problem}", file=sys.stderr)
+        return 2
+    except WrongUse as failure:
+        print(f"tallypost-server: {failure}", file=sys.stderr)
         return 2
     except (ServerError, OSError) as failure:
         print(f"tallypost-server: {failure}", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 Takes   the folder ``quarantine/``.
 Gives   its files with their bodies; what is damaged of them; for a document what `accept` would say of it now.
-Never   writes; never counts on a file to be there a moment later.
+Never   writes, or takes away what has no receipt; never counts on a file to be there a moment later.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tallypost_schema.outcomes import CODES
 from .. import limits
 from ..clock import moment_of
 from ..disk import Disk
-from ..errors import Declined, KeptDamaged
+from ..errors import Declined, KeptDamaged, Refused
 from ..segments.check import Checked, Problem
 from .accept import Kind, accept
 from .applications import Declared
@@ -94,6 +94,10 @@ class KeptReader:
             raise KeptDamaged(name, "it does not say what was refused, where and why")
         return KeptFile(name, kept, body)
 
+    def settle(self, name: str) -> None:
+        """Take away what the server has stored meanwhile."""
+        self._disk.unlink(self._folder / name)
+
     def check(self) -> Iterator[Checked]:
         """Each file, and what is wrong with it."""
         for name in self.names():
@@ -107,11 +111,22 @@ class KeptReader:
             yield Checked(path, "quarantine", 0, problems)
 
 
+def document_of(file: KeptFile) -> bytes:
+    """The document that was posted.
+
+    Raises:
+        Refused: there is none in these bytes.
+    """
+    if not file.is_document:
+        raise Refused("malformed", "it is a damaged stretch of a segment, no document")
+    return Decoder().decode(file.body, cast(Coding, file.kept.encoding))
+
+
 def judge(file: KeptFile, *, find: Callable[[str], Declared], now: datetime.datetime) -> Judged:
     """What the server would say of this document now."""
     document = None
     try:
-        document = Decoder().decode(file.body, cast(Coding, file.kept.encoding))
+        document = document_of(file)
         accept(document, KIND_OF[file.kept.source], find=find, received=now)
     except Declined as declined:
         return Judged(declined, document, _application_in(document))

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,25 @@ def test_load_test_of_a_server_that_does_not_know_the_application_fails(spawn: S
     assert "9 × unknown_application" == rows["codes"]
     assert rows["stored"].startswith("0 of 9")
     assert "0 right, 0 wrong" == rows["receipts"]
+
+
+def test_load_test_that_is_interrupted_prints_what_came_of_it_until_then(
+    spawn: Spawn, data: Path, segments: SegmentReader
+) -> None:
+    """What is under way is answered first; nothing that was stored is left out of the count."""
+    server = spawn()
+    command = [sys.executable, "-m", "tallypost_server", "--data", str(data), "load-test", f"http://{server.address}"]
+    process = subprocess.Popen([*command, "--seconds", "50", "--rate", "200", "--json"], stdout=subprocess.PIPE)
+    while not any(True for _ in segments.lines()):
+        time.sleep(0.01)
+
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=20)
+
+    facts = json.loads(said)
+    assert 0 == process.returncode
+    assert facts["seconds"] < 50
+    assert sum(1 for _ in segments.lines()) == facts["stored"] == facts["posted"]
 
 
 @pytest.mark.parametrize(

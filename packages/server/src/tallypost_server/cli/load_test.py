@@ -8,10 +8,12 @@ Never   is part of `serve`; never posts what a client would not.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import math
 import random
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -107,15 +109,21 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     )
     seconds = arguments.seconds or (_SECONDS if arguments.count is None else math.inf)
     bounds = Bounds(arguments.connections, seconds, arguments.count, arguments.rate, arguments.answer_seconds)
-    loading = post(
-        arguments.address,
-        documents,
-        arguments.encoding,
-        bounds,
-        clock=clock,
-        processor_seconds=time.process_time,
-    )
-    result = uvloop.run(loading)
+
+    async def load() -> Result:
+        told_to_end = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, told_to_end.set)
+        return await post(
+            arguments.address,
+            documents,
+            arguments.encoding,
+            bounds,
+            clock=clock,
+            processor_seconds=time.process_time,
+            told_to_end=told_to_end,
+        )
+
+    result = uvloop.run(load())
     if arguments.json:
         print(json.dumps(facts_of(result, bounds)))
     else:

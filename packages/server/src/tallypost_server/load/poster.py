@@ -71,13 +71,14 @@ async def post(
     *,
     clock: Clock,
     processor_seconds: Callable[[], float],
+    told_to_end: asyncio.Event | None = None,
 ) -> Result:
-    """Post until a bound is reached, and wait for what is under way.
+    """Post until a bound is reached, or until it is told to end; wait for what is under way.
 
     Raises:
         NoServer: not one connection could be made.
     """
-    load = _Load(address, documents, coding, bounds, clock)
+    load = _Load(address, documents, coding, bounds, clock, told_to_end)
     await load.connect()
     before, begun = processor_seconds(), clock.monotonic()
     await load.run()
@@ -89,10 +90,18 @@ async def post(
 class _Load:
     """One load: the requests still to come, and the connections that are at rest."""
 
-    def __init__(self, address: Address, documents: Documents, coding: Coding, bounds: Bounds, clock: Clock) -> None:
+    def __init__(
+        self,
+        address: Address,
+        documents: Documents,
+        coding: Coding,
+        bounds: Bounds,
+        clock: Clock,
+        told_to_end: asyncio.Event | None,
+    ) -> None:
         self.result = Result(documents.kinds)
         self.now = clock.monotonic
-        self._address, self._bounds, self._clock = address, bounds, clock
+        self._address, self._bounds, self._clock, self._told_to_end = address, bounds, clock, told_to_end
         self._documents = iter(documents)
         self._compress = _compressor(coding)
         self._heads = {kind: _head(address, path, coding) for kind, path in PATHS.items()}
@@ -241,6 +250,8 @@ class _Load:
         while True:
             await self._clock.sleep(limits.load_tend_seconds)
             now = self.now()
+            if self._told_to_end is not None and self._told_to_end.is_set():
+                self._over = True
             for connection in list(self._connections):
                 if connection.under_way and now - connection.sent > self._bounds.answer_seconds:
                     connection.give_up()

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import event, exit_time, fold, import_time, inc, ingest
+from . import event, exit_time, fold, import_time, inc, ingest, load_test
 from .harness import ROOT, CannotMeasure, Comparison, Measured, Plan, document, load_average, medians_in, table
 
 MEMBERS = {
@@ -25,6 +25,7 @@ MEMBERS = {
     "event": event.measure,
     "fold": fold.measure,
     "ingest": ingest.measure,
+    "load_test": load_test.measure,
 }
 
 

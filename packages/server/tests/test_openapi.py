@@ -5,6 +5,7 @@ import datetime
 import itertools
 import json
 import random
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -23,6 +24,7 @@ from tallypost_server.testing import FaultyDisk
 pytestmark = pytest.mark.anyio
 Running = Callable[..., AbstractAsyncContextManager[tuple[App, Any]]]
 Document = Callable[..., bytes]
+PAGE = Path(__file__).parents[3] / "docs" / "server" / "http.md"
 POSTED = ("/v1/reports", "/v1/events")
 
 
@@ -145,6 +147,17 @@ async def test_description_is_whole(described: Any) -> None:
     for path, operation in operations:
         told = [one["name"] for one in operation.get("parameters", []) if one["in"] == "path"]
         assert told == [part[1:-1] for part in path.split("/") if part.startswith("{")]
+
+
+async def test_page_has_the_paths_that_the_description_has(described: Any) -> None:
+    """People and tools are told the same."""
+    rows = re.findall(r"^\| `(/[^`]*)` \| (\w+) \|", PAGE.read_text(), re.MULTILINE)
+
+    assert [
+        (path.replace("{application}", "<application>"), method.upper())
+        for path, methods in described.document["paths"].items()
+        for method in methods
+    ] == rows
 
 
 async def test_documents_that_clients_make_are_as_described(described: Any) -> None:

@@ -70,6 +70,8 @@ quarantine_files_max = 1000
 quarantine_bytes_max = 64 << 20
 # What is kept of one is at most 4 MiB of a segment or 1 MiB of a body, in base64, with its reason.
 kept_bytes_max = 8 << 20
+# The folder is looked at anew after so many files: other workers keep some there too, and all go by the same bounds.
+quarantine_listed_writes = 32
 # Refused documents that wait to be written to the quarantine; a flood of rubbish must not fill the memory.
 quarantine_waiting_max = 64
 
@@ -100,5 +102,6 @@ retry_after_seconds: dict[ErrorCode, int] = {
 load_tend_seconds = 0.1
 # Timers are no finer, and a processor that only sets timers posts nothing.
 load_timer_seconds = 0.001
+load_timer_late_seconds = 0.005
 # A connection on the way to a proxy far away; a person waits for it.
 connect_seconds_max = 10.0

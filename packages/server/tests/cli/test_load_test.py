@@ -60,6 +60,21 @@ def test_load_test_of_a_server_that_does_not_know_the_application_fails(spawn: S
     assert "0 right, 0 wrong" == rows["receipts"]
 
 
+def test_load_test_goes_on_with_the_connections_that_it_gets(spawn: Spawn, data: Path) -> None:
+    """Where a process may not have as many as were asked for, that is told, and the others post."""
+    server = spawn()
+    command = f"ulimit -n 40; exec {sys.executable} -m tallypost_server --data {data} load-test http://{server.address}"
+
+    done = subprocess.run(
+        ["sh", "-c", f"{command} --connections 60 --count 300 --json"], capture_output=True, text=True, timeout=50
+    )
+
+    facts = json.loads(done.stdout)
+    assert 300 == facts["stored"] == facts["posted"]
+    assert all("Too many open files" in error for error in facts["errors"])
+    assert facts["errors"]
+
+
 def test_load_test_that_is_interrupted_prints_what_came_of_it_until_then(
     spawn: Spawn, data: Path, segments: SegmentReader
 ) -> None:

@@ -49,7 +49,19 @@ SCALARS = st.one_of(
     st.floats(),
     st.text(max_size=12),
     st.sampled_from(
-        ["", "export", "cmd/export", "cmd/export:pdf", "2026-11-24", "2026-02-30", "a" * 201, "\ud800", "a\nb"]
+        [
+            "",
+            "export",
+            "cmd/export",
+            "cmd/export:pdf",
+            "2026-11-24",
+            "2026-01-01",
+            "2027-01-01",
+            "2026-02-30",
+            "a" * 201,
+            "\ud800",
+            "a\nb",
+        ]
     ),
 )
 VALUES = st.recursive(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tallypost_server import limits
 from tallypost_server.errors import Refused
 from tallypost_server.ingest.quarantine import Quarantine
 from tallypost_server.metrics import Metrics
@@ -64,6 +65,22 @@ def test_keep_refused_over_the_number_drops_the_oldest(
 
     assert [b"2", b"3", b"4"] == kept(data)
     assert 2 == metrics.quarantine_lost.value("bounds")
+
+
+def test_keep_refused_by_several_workers_goes_by_the_same_bounds(
+    make: Callable[..., Quarantine], data: Path, clock: FakeClock
+) -> None:
+    """What others keep counts too, soon; what others have dropped is missed by nobody."""
+    workers = [make(files_max=10) for _ in range(3)]
+    for number in range(3 * 3 * limits.quarantine_listed_writes):
+        keep(workers[number % 3], b"%d" % number)
+        clock.advance(1)
+
+    assert len(kept(data)) <= 10 + 2 * limits.quarantine_listed_writes
+    for number in range(limits.quarantine_listed_writes):
+        keep(workers[0], b"last %d" % number)
+        clock.advance(1)
+    assert 10 == len(kept(data))
 
 
 def test_keep_refused_over_the_bytes_drops_the_oldest(make: Callable[..., Quarantine], data: Path) -> None:

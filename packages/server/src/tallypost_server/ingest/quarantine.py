@@ -66,7 +66,8 @@ class Quarantine:
         self._token, self._in_thread = token, in_thread
         self._files_max, self._bytes_max = files_max, bytes_max
         self._lock = threading.Lock()  # Protects the two below, and that one file is made or dropped at a time.
-        self._files: collections.deque[tuple[str, int]] | None = None  # Oldest first; None: not listed yet.
+        self._files: collections.deque[tuple[str, int]] | None = None  # Oldest first; None: to be listed.
+        self._has_swept, self._writes = False, 0
         self._bytes = 0
         self._waiting = threading.BoundedSemaphore(limits.quarantine_waiting_max)
 
@@ -123,6 +124,9 @@ class Quarantine:
     def _write(self, name: str, kept: Kept, *, sync: bool) -> None:
         data = _encoder.encode(kept) + b"\n"
         with self._lock:
+            self._writes += 1
+            if self._writes % limits.quarantine_listed_writes == 0:
+                self._files, self._bytes = None, 0  # Other workers keep and drop files here too.
             files = self._listed()
             made = self._folder / (name + _HALF_MADE_ENDING)
             self._disk.unlink(made)
@@ -154,12 +158,15 @@ class Quarantine:
         if self._files is None:
             self._files = collections.deque()
             for name in self._disk.names(self._folder):
-                if name.endswith(_HALF_MADE_ENDING):
+                if name.endswith(_HALF_MADE_ENDING) and not self._has_swept:
                     self._disk.unlink(self._folder / name)
-                    continue
                 if not name.endswith(KEPT_ENDING):
                     continue
-                size = self._disk.stat(self._folder / name).size
+                try:
+                    size = self._disk.stat(self._folder / name).size
+                except FileNotFoundError:
+                    continue  # Dropped by another worker in this moment.
                 self._files.append((name, size))
                 self._bytes += size
+            self._has_swept = True
         return self._files

@@ -11,6 +11,7 @@ import asyncio
 import collections
 import dataclasses
 import gzip
+import math
 import ssl
 from collections.abc import Callable
 from typing import Literal, TypeAlias, cast
@@ -110,7 +111,7 @@ class _Load:
         self._at_rest: collections.deque[_Connection] = collections.deque()
         self._lost = 0  # Connections that are made anew at the next look.
         self._making: set[asyncio.Task[None]] = set()
-        self._begun = self._end = 0.0
+        self._begun = self._end = math.inf  # Until it runs, a load is not over.
         self._taken = 0
         self._over = False
         self._under_way = 0
@@ -188,8 +189,10 @@ class _Load:
 
     def _start_due(self) -> None:
         """Give connections at rest what is due, and come back when more is."""
-        while self._at_rest and not self._over and self._due() <= self.now():
-            self._send(self._at_rest.popleft(), since=None)
+        while self._at_rest and not self._over and (due := self._due()) <= (now := self.now()):
+            # What a timer is late by is this side's, not the server's. More than that is a wait for a connection.
+            waited = self._bounds.rate is not None and now - due > limits.load_timer_late_seconds
+            self._send(self._at_rest.popleft(), since=due if waited else None)
         self._end_if_over()
         if self._bounds.rate is not None and not self._over:
             if self._timer is not None:

@@ -13,6 +13,11 @@ def test_limits_keep_their_relations_to_each_other() -> None:
     assert limits.waiting_bytes_max > 2 * shared.decoded_bytes_max
     assert limits.held_bytes_max > 2 * shared.wire_bytes_max
     assert limits.quarantine_bytes_max > 2 * shared.wire_bytes_max
+    assert limits.frame_lines_bytes_max > limits.waiting_bytes_max
+    assert limits.frame_bytes_max > 1.01 * limits.waiting_bytes_max
+    assert limits.line_bytes_max > 2 * shared.decoded_bytes_max
+    assert limits.kept_bytes_max > 1.4 * max(limits.torn_bytes_max, shared.wire_bytes_max)
+    assert limits.posts_answer_seconds_max > limits.body_seconds_max
     assert limits.gzip_members_max == shared.zstd_frames_max
 
 

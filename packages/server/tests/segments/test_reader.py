@@ -132,3 +132,21 @@ def test_lines_of_a_damaged_segment_are_read_as_far_as_they_can(
     assert f"{bad.name} is damaged" in caplog.text
     bad.unlink()
     good.unlink()
+
+
+def test_entries_beside_a_segment_with_any_bit_flipped_are_told_or_unknown(
+    data: Path, segments: SegmentReader, lines: list[bytes], report: Callable[..., bytes]
+) -> None:
+    """Whatever comes out of a damaged segment, `show` shows what is a line, or nothing."""
+    path = data / "segments" / "documents-20261124T100000Z-0a0a0a0a-0b0b0b0b-000001.jsonl.zst"
+    whole = zstandard.ZstdCompressor(write_checksum=True).compress(b"".join(lines))
+    for place in range(0, len(whole), 3):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+
+        try:
+            entries = segments.entries(format(1, "032x"))
+        except UnknownStream:
+            continue
+
+        assert [0] == [entry["index"] for entry in entries]
+    path.unlink()

@@ -123,6 +123,48 @@ def test_repair_killed_at_any_point_is_finished_by_the_next(
     assert [] == repair()
 
 
+@pytest.mark.parametrize("survivor", ["none", ".zst", ".json", "all"])
+@pytest.mark.parametrize("point", SEAL_POINTS[1:6])
+def test_repair_cut_off_from_power_at_any_point_loses_nothing(
+    repair: Callable[[], list[Repaired]],
+    sealed: Path,
+    disk: FaultyDisk,
+    data: Path,
+    lines: list[bytes],
+    stored: Stored,
+    point: FaultPoint,
+    survivor: str,
+) -> None:
+    """What is relied on is durable before what relies on it, whichever of the new names the disk kept."""
+    disk.sync_folder(sealed.parent)
+    sealed.write_bytes(sealed.read_bytes()[:-2] + b"00")
+    disk.kill_at(point)
+    with pytest.raises(Killed):
+        repair()
+    disk.power_cut(data, survives=lambda path: survivor in ("all", path.suffix))
+    disk.kill_at("before_commit_sync")  # Never met here.
+
+    repair()
+
+    assert [json.loads(line) for line in lines] == stored()
+    assert [] == repair()
+
+
+def test_repair_that_has_ended_survives_a_power_cut(
+    repair: Callable[[], list[Repaired]], sealed: Path, disk: FaultyDisk, data: Path, lines: list[bytes], stored: Stored
+) -> None:
+    """What it said it did is durable: the new segment, and the damaged one in its new place."""
+    disk.sync_folder(sealed.parent)
+    content = sealed.read_bytes()[:-2] + b"00"
+    sealed.write_bytes(content)
+    repair()
+
+    disk.power_cut(data)
+
+    assert [json.loads(line) for line in lines] == stored()
+    assert content == (data / "quarantine" / "damaged" / sealed.name).read_bytes()
+
+
 @pytest.mark.parametrize("operation", ["create", "write", "sync", "rename", "sync_folder", "link", "read"])
 def test_repair_on_a_failing_disk_leaves_the_damaged_file(
     repair: Callable[[], list[Repaired]],

@@ -98,7 +98,8 @@ class SegmentChecker:
         segments = {name for name in names if _stem_in(name, SEALED_ENDING)}
         ending = SEALED_ENDING + MANIFEST_ENDING
         told = {name.removesuffix(MANIFEST_ENDING) for name in names if _stem_in(name, ending)}
-        for name in sorted(segments | told):
+        # Manifests alone come last: the segment may be there by then, made anew by a repair that ended too early.
+        for name in (*sorted(segments), *sorted(told - segments)):
             checked = self.sealed(name.removesuffix(SEALED_ENDING))
             if checked is not None:
                 yield checked

@@ -208,8 +208,8 @@ def frames(pieces: Iterable[bytes]) -> Iterator[Frame]:
             following = window.data.find(_MAGIC, 1)
             # The first bytes of a frame may be the last ones that are here.
             skipped = following if following > 0 else max(1, len(window.data) - len(_MAGIC) + 1)
-            torn += window.take(skipped)
-            if len(torn) >= limits.torn_bytes_max:
+            torn += window.take(min(skipped, limits.torn_bytes_max - len(torn)))
+            if len(torn) == limits.torn_bytes_max:
                 yield Torn(window.offset - len(torn), bytes(torn))
                 torn.clear()
             continue

@@ -18,13 +18,13 @@ import msgspec
 from ..clock import moment_of
 from ..disk import Disk
 from ..errors import SegmentDamaged, UnknownStream
+from .check import line_of
 from .format import (
     MANIFEST_ENDING,
     OPEN_ENDING,
     SEALED_ENDING,
     Line,
     Whole,
-    decode_line,
     decode_manifest,
     frames,
     is_stem,
@@ -51,7 +51,10 @@ class SegmentReader:
         self._folder, self._disk = folder, disk
 
     def lines(self) -> Iterator[bytes]:
-        """Every line, without its line feed. A line may come twice while its segment is being sealed."""
+        """Every line, without its line feed. A line may come twice while its segment is being sealed.
+
+        Those of a damaged segment are as they can be read, and may be no lines at all.
+        """
         # Open ones first: a file that is sealed meanwhile is then found among the sealed ones, listed after it.
         for path in self._open():
             with contextlib.suppress(FileNotFoundError):
@@ -69,9 +72,11 @@ class SegmentReader:
             UnknownStream: no segment has a document of it.
         """
         mark = b'"stream":"%s"' % stream.encode("utf-8", "replace")
-        found = {line: decode_line(line) for line in self.lines() if mark in line}
+        # Of a damaged segment a line may come out that nobody stored: only what is sound is shown.
+        found = {line: line_of(line) for line in self.lines() if mark in line}
+        sound = (line for line in found.values() if isinstance(line, Line) and line.stream == stream)
         # The document received first wins, so the order on disk and double reading do not matter.
-        lines = sorted((line for line in found.values() if line.stream == stream), key=lambda line: line.received)
+        lines = sorted(sound, key=lambda line: line.received)
         if not lines:
             raise UnknownStream(stream)
         if lines[0].kind == "report":

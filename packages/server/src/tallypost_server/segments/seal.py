@@ -121,7 +121,9 @@ class Sealer:
             else:
                 data = frame.data
             torn.add(frame.offset)
-            self._torn_keeper.keep_torn(stem, frame.offset, data)
+            for part, begin in enumerate(range(0, len(data), limits.torn_bytes_max)):
+                # Decompressed it may be more than one file takes; a frame is longer than it has parts.
+                self._torn_keeper.keep_torn(stem, frame.offset + part, data[begin : begin + limits.torn_bytes_max])
             self._metrics.torn.add()
             _log.warning("%s is damaged: %d bytes at %d put into quarantine", stem, len(data), frame.offset)
 

@@ -140,3 +140,19 @@ def test_show_of_an_unknown_stream_fails_without_output(containers: Containers) 
     assert 1 == ran.returncode
     assert "" == ran.stdout
     assert ran.stderr
+
+
+def test_verify_in_the_container_beside_the_server_finds_nothing_damaged(containers: Containers) -> None:
+    """Everything that was stored reads back, while the server goes on."""
+    ran = containers.exec("tallypost-server", "verify", "--json")
+
+    assert 0 == ran.returncode, ran.stdout + ran.stderr
+    assert [] == json.loads(ran.stdout)["damaged"]
+
+
+def test_quarantine_in_the_container_is_json_with_reasons(containers: Containers) -> None:
+    """What was refused is listed, each with its code."""
+    ran = containers.exec("tallypost-server", "quarantine", "--json")
+
+    assert 0 == ran.returncode, ran.stderr
+    assert all({"name", "at", "code", "message"} <= file.keys() for file in json.loads(ran.stdout)["files"])

@@ -172,7 +172,12 @@ async def post_over_http(
         raise ExtraMissing("posting documents", "httpx", "replay") from failure
     path = to.path if isinstance(to, Listen) else ""
     transport = httpx.AsyncHTTPTransport(uds=path) if path else None
-    options = {"base_url": base_url(to), "timeout": limits.posts_answer_seconds_max, "follow_redirects": False}
+    options: dict[str, object] = {
+        "base_url": base_url(to),
+        "timeout": limits.posts_answer_seconds_max,
+        "follow_redirects": False,
+    }
+    options["trust_env"] = isinstance(to, str)  # To a server of this machine no proxy is asked.
     try:
         client = httpx.AsyncClient(transport=transport, **options)  # type: ignore[arg-type]  # Of three kinds.
     except httpx.InvalidURL as failure:

@@ -288,3 +288,57 @@ def test_quarantine_replay_without_a_server_removes_nothing(
     assert 1 == status
     assert "took nothing" in err
     assert good.exists()
+
+
+def test_quarantine_with_a_damaged_file_lists_the_others(
+    say: Say, data: Path, report: Callable[..., bytes], today: str
+) -> None:
+    """It is told, on standard error, and `verify` says more."""
+    good = keep(data, "20261101T000000Z-from_the_future-00000001.json", "from_the_future", report(day=today))
+    bad = keep(data, "20261102T000000Z-malformed-00000002.json", "malformed", b"{")
+    bad.write_bytes(bad.read_bytes()[:-5])
+
+    status, out, err = say("quarantine", "--json")
+
+    assert (0, [good.name]) == (status, [file["name"] for file in json.loads(out)["files"]])
+    assert f"quarantine/{bad.name} is damaged" in err
+    assert (1, "") == say("quarantine", "show", bad.name)[:2]
+
+
+def test_quarantine_without_the_declarations_cannot_tell_what_would_be_accepted(
+    say: Say, data: Path, report: Callable[..., bytes], today: str, tmp_path: Path
+) -> None:
+    """It says so, lists what there is, and does not post on a guess."""
+    path = keep(data, "20261101T000000Z-from_the_future-00000001.json", "from_the_future", report(day=today))
+    missing = ("--applications", str(tmp_path / "missing"))
+
+    status, out, err = say("quarantine", "--json", *missing)
+    replayed = say("quarantine", "replay", "--json", *missing)
+
+    (file,) = json.loads(out)["files"]
+    assert (0, None) == (status, file["now"])
+    assert "cannot be told" in err
+    assert (1, "") == replayed[:2]
+    assert path.exists()
+
+
+def test_quarantine_tells_how_many_damaged_files_were_put_aside(say: Say, data: Path) -> None:
+    """They are no refused documents, and easily forgotten."""
+    (data / "quarantine" / "damaged").mkdir(mode=0o750)
+    (data / "quarantine" / "damaged" / "a").touch(mode=0o640)
+
+    assert "1 damaged files put aside whole" in say("quarantine")[1]
+    assert ["a"] == json.loads(say("quarantine", "--json")[1])["aside"]
+
+
+def test_replay_of_a_damaged_stretch_of_a_segment_posts_nothing(say: Say, data: Path) -> None:
+    """It is no document, whatever is in it; so all there is to post is posted, and the exit says that it is not all."""
+    path = data / "quarantine" / "20261101T000000Z-torn_frame-0a0a0a0a-0b0b0b0b-000001-17.json"
+    kept = {"v": 1, "at": "2026-11-24T10:00:00.000Z", "code": "torn_frame", "message": "4 bytes", "source": STEM}
+    path.write_text(json.dumps({**kept, "body": "dG9ybg==", "offset": 17}))
+    path.chmod(0o640)
+
+    status, out, err = say("replay", str(path), "--to", "http://127.0.0.1:9")
+
+    assert (1, "0 stored, 0 refused, 1 unreadable\n") == (status, out)
+    assert "a damaged stretch of a segment, no document" in err

@@ -91,14 +91,14 @@ def _show(reader: KeptReader, settings: Settings, arguments: argparse.Namespace)
 
 
 def _replay(reader: KeptReader, settings: Settings, arguments: argparse.Namespace) -> int:
-    find, settled = _find(settings), _Settled(reader)
+    find, settled = beside.applications(settings).find, _Settled(reader)
     waiting = 0
 
     def documents() -> Iterator[Document]:
         nonlocal waiting
         for file in _files(reader, arguments.names):
-            judged = _judged(file, find)
-            if judged is None or judged.document is None or judged.refused is not None:
+            judged = judge(file, find=find, now=SystemClock().now())
+            if judged.document is None or judged.refused is not None:
                 waiting += 1
             else:
                 yield Document(file.name, file.kept.source, judged.document, file.name)

@@ -183,29 +183,25 @@ def test_five_uploaders_at_once_store_each_of_fourteen_days_once(
 def test_more_documents_than_a_minute_takes_wait_whoever_is_started_again_or_killed(
     server: Any, user: Any, between: Between, documents_of: Callable[[int], list[str]]
 ) -> None:
-    """Fifteen posts leave in a minute of the uploaders' clock, over all processes; the rest ends with 3, and waits."""
+    """Fifteen posts leave in a minute, over all processes; the rest ends with 3, and waits."""
     days = documents_of(20)
-    now = time.time()
-
-    def in_seconds(seconds: float) -> str:
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now + seconds))
-
     between.answered_max = 3
-    line = [sys.executable, "-m", "tallypost.testing", "--at", in_seconds(0), "--", "tallypost", "upload"]
+    line = [sys.executable, "-m", "tallypost", "upload"]
     killed = subprocess.Popen(line, env=user.environ, stderr=subprocess.DEVNULL)
     between.wait_for_posts(4)
     killed.kill()
     killed.wait()
     between.answered_max = sys.maxsize
     between.let_go.set()
-    statuses = at_once(user, 5, at=in_seconds(5)) + at_once(user, 1, at=in_seconds(9))
+    statuses = at_once(user, 5) + at_once(user, 1)
     within_a_minute = len(between.posts)
-    statuses += at_once(user, 5, at=in_seconds(14))
+    statuses += at_once(user, 5)
 
     assert {3} == set(statuses)
     assert POSTS_MAX == within_a_minute == len(between.posts)
     assert 20 - 14 == len(lying(user, "pending"))  # The one that was killed in its post is posted again.
-    assert 0 in at_once(user, 5, at=in_seconds(80))
+    later = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + WINDOW_SECONDS + 20))
+    assert 0 in at_once(user, 5, at=later)
     server.end()
     assert 20 == len({line["stream"] for line in server.lines()})
     assert [] == lying(user, "pending")

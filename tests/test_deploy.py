@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
 GUIDE = ROOT / "docs" / "server" / "operating.md"
 METRICS = {metric.name: metric for metric in Metrics().declared}
-# What Prometheus adds to every sample by itself.
-ADDED_LABELS = {"instance", "job", "le"}
+# What Prometheus, a histogram or a server of several workers adds to a sample.
+ADDED_LABELS = {"instance", "job", "le", "worker"}
 # Answers that are nobody's trouble: passers-by, slow networks, a restart.
 QUIET_CODES = {"not_found", "method_not_allowed", "too_slow", "starting", "stopping"}
 

@@ -175,7 +175,7 @@ async def test_rate_is_kept_and_not_exceeded() -> None:
     async with peer(lambda _, body: stored(body)) as server:
         result = await load(server.url, seconds=0.5, rate=100)
 
-    assert 40 <= result.posted["report"] <= 51
+    assert 30 <= result.posted["report"] <= 100 * result.seconds + 1
     assert result.all_stored
 
 
@@ -228,7 +228,7 @@ async def test_server_that_goes_away_is_asked_again_until_the_time_is_over() -> 
 
     assert 4 == result.receipts_right
     assert 1 == result.errors["connection closed before the answer"]
-    assert 1 <= result.errors["connection refused"] <= 5
+    assert 1 <= result.errors["connection refused"] <= 10 * result.seconds + 1
     assert result.seconds < 5
 
 

@@ -73,6 +73,8 @@ exit_seconds_max = 0.05
 append_lock_seconds_max = 2.0
 # After an append that failed it is tried again so soon, also without a new event.
 append_retry_seconds = 1.0
+# A fork waits so long for a module of ours that another thread is loading: the child would wait for it for ever.
+fork_seconds_max = 1.0
 # In mode off, and where no thread could be started, an event looks again no sooner.
 writer_retry_seconds = 60.0
 

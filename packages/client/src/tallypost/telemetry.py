@@ -12,7 +12,7 @@ import sys
 
 from tallypost_schema import names
 
-from . import losses
+from . import limits, losses
 from .clock import SystemClock, day_of
 from .counts.recorder import Recorder
 from .errors import NoStateDirectory, WrongUse
@@ -93,10 +93,12 @@ class Telemetry:
         self._stacks: dict[tuple[str, int], StackCounter] = {}
         self._events: ProcessEvents | None = None
         self._first_events: list[ProcessEvents] = []
+        self._early: list[tuple[Any, Any]] = []
+        self._is_beginning = False
         self._is_set_up, self._first_day_ends = False, 0.0
         self._not_started: str | None = None
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._after_fork)
+            os.register_at_fork(before=self._before_fork, after_in_child=self._after_fork)
 
     # ---------------------------------------------------------------- recording
 
@@ -176,11 +178,19 @@ class Telemetry:
         Raises:
             WrongUse: under a test runner alone, the event is not declared so.
         """
-        if type(event) is not str:
-            event, fields = _named(event, fields)
-        events = self._events
+        try:
+            if type(event) is not str:
+                event, fields = _named(event, fields)
+            events = self._events
+            if events is None:
+                events = self._begin_events()
+        except Exception:  # noqa: BLE001  # No descriptor left to import with; a property of the application's raised.
+            self._recorder.lose(losses.DROPPED_EVENTS)
+            return
         if events is None:
-            events = self._begin_events()
+            self._early.append((event, fields))
+            self._put_early()
+            return
         if events.checks:
             events.check(event, fields)  # type: ignore[arg-type]  # A dict of what `object` allows.
         events.put(event, fields)  # type: ignore[arg-type]  # As above.
@@ -307,7 +317,24 @@ class Telemetry:
         self._start_uploader(now)
         return file
 
-    def _begin_events(self) -> ProcessEvents:
+    def _begin_events(self) -> ProcessEvents | None:
+        """The events of this process; None in the middle of it, where a signal handler finds modules half loaded."""
+        if self._is_beginning:
+            return None
+        self._is_beginning = True
+        try:
+            return self._made_events()
+        finally:
+            self._is_beginning = False
+            self._put_early()
+
+    def _put_early(self) -> None:
+        """Put what was logged while the first event began the others, if that is over."""
+        events = self._events
+        while events is not None and self._early:
+            events.put(*self._early.pop(0))
+
+    def _made_events(self) -> ProcessEvents:
         from .consent import is_test_runner
         from .events.wiring import ProcessEvents
 
@@ -333,6 +360,8 @@ class Telemetry:
         decision = self._decide()
         if decision.mode == "off":
             return None
+        # Whoever removes what was logged may remove the folder with it.
+        self._is_set_up = self._is_set_up and self._disk.exists(self._directory.events)
         self._set_up(now)
         self._start_uploader(now)
         return {"mode": decision.line, "declaration": self._declaration_key, "app": self.application, **self._program()}
@@ -437,13 +466,29 @@ class Telemetry:
         # In the uploader's thread: loading this takes a while, and the first count must not wait for it.
         self._daily().upload_if_due()
 
+    def _before_fork(self) -> None:
+        # Python's lock of a module that another thread is loading stays locked in the child: who needs the module there
+        # waits for ever. Not for as long as it takes, since whoever forks may hold a lock that the other one needs.
+        pause = 0.001
+        for _ in range(int(limits.fork_seconds_max / pause)):
+            if not _is_loading():
+                return
+            self._clock.sleep(pause)
+
     def _after_fork(self) -> None:
         self._recorder.forget_parent()
+        self._early, self._is_beginning = [], False
         if self._events is not None:
             self._events.forget_parent()
 
     def __repr__(self) -> str:
         return f"<Telemetry {self.application} {self.version}>"
+
+
+def _is_loading() -> bool:
+    """Whether a thread is loading a module of ours."""
+    locks = getattr(sys.modules["_frozen_importlib"], "_module_locks", ())
+    return any(name.startswith("tallypost") for name in tuple(locks))
 
 
 def _require(rule: Callable[[Any], bool], what: str, given: object, allowed: str) -> None:

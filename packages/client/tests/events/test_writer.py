@@ -217,6 +217,27 @@ def test_log_that_is_held_by_a_cut_has_events_wait(
     assert ["export", "opened"] == [event["name"] for event in logged()["a"][1:]]
 
 
+def test_clock_that_is_set_back_while_a_log_is_held_has_nobody_wait_for_it(
+    directory: StateDirectory, disk: FakeDisk
+) -> None:
+    """Whoever holds the log may have been stopped: the end of a process does not wait until it is that late again."""
+
+    class BackwardClock(FakeClock):
+        def sleep(self, seconds: float) -> None:
+            super().sleep(-seconds)
+
+    process = Process(directory, disk=disk, clock=BackwardClock(), letters=lambda: "a")
+    process.log()
+    process.write()
+    held = disk.try_lock(directory.append_lock("a" * 32))
+    process.log("opened")
+
+    process.writer.flush(0.05)
+
+    assert held is not None
+    assert 1 == process.lost
+
+
 def test_log_of_the_size_of_a_document_is_cut_where_it_may_leave(process: Process, clock: FakeClock) -> None:
     """Only then, and by name: what is to be cut is looked at there."""
     process.mode = "on 2026-11-19 1 user"
@@ -266,6 +287,43 @@ def test_flush_on_a_full_disk_counts_what_is_lost(process: Process, disk: FakeDi
 
     assert 2 == process.lost
     assert 0 == len(process.queue)
+
+
+def test_flush_in_the_middle_of_a_write_leaves_it_to_that_one(process: Process, logged: Logged) -> None:
+    """A signal handler, or a destructor, that ends the session or logs at the end, in the thread that writes."""
+
+    class Word(str):
+        def __eq__(self, other: object) -> bool:
+            process.writer.end_session()
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    process.log("opened")
+    process.log(format=Word("pdf"))
+
+    process.write()
+
+    assert [(0, "opened"), (1, "export")] == [(event["index"], event["name"]) for event in logged()["a"][1:]]
+    assert ["a"] == list(logged())
+
+
+def test_flush_while_events_keep_coming_ends_though_the_clock_stands_still(process: Process) -> None:
+    """Whoever logs without end, a daemon thread or a word that is looked at, does not hold up the end."""
+
+    class Word(str):
+        def __eq__(self, other: object) -> bool:
+            process.log(format=self)
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    process.log(format=Word("pdf"))
+
+    process.writer.flush(0.05)
+
+    assert 0 == len(process.queue)
+    assert process.lost > 0
 
 
 def test_session_that_was_ended_is_over_and_the_next_event_begins_another(

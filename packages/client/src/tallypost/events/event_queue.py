@@ -8,7 +8,7 @@ Never   looks at an event; that is the writer's.
 from __future__ import annotations
 
 from _collections import deque  # type: ignore[import-not-found]  # As `collections` has it, which takes 1 ms to load.
-from _queue import Empty, SimpleQueue
+from _queue import SimpleQueue
 from _thread import allocate_lock
 
 from .. import limits
@@ -62,19 +62,24 @@ class EventQueue:
         """Have whoever waits look."""
         self._bell.put(None)
 
-    def wait(self, seconds: float | None) -> None:
-        """Return when something waits, or after so long; None for as long as it takes. It stays in the queue."""
-        try:
-            self._bell.get(True, seconds)
-        except Empty:
-            return
+    def wait(self) -> None:
+        """Return when something waits; it stays in the queue."""
+        self._bell.get()
 
     def take(self) -> list[Item]:
         """What waits, as much as one append takes. Only under the writer's lock: what was taken is its to lose."""
         items: list[Item] = []
-        while self._items and len(items) < limits.events_per_append_max:
-            items.append(self._items.popleft())
+        try:
+            while len(items) < limits.events_per_append_max:
+                items.append(self._items.popleft())
+        except IndexError:  # Not looked for before: a signal handler may take the last one meanwhile.
+            return items
         return items
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this is the process that the queue is of, and not a child that was forked from C."""
+        return self._ours[0]
 
     def __len__(self) -> int:
         return len(self._items)

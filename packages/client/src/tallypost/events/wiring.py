@@ -89,6 +89,7 @@ class ProcessEvents:
         """In a child after a fork: nothing of the parent's is ours."""
         self.queue.forget_parent()
         self.writer.forget_parent()
+        self.put = self.queue.put
 
     def _start(self) -> str | None:
         # What multiprocessing starts ends without `atexit`, and forgets at its begin what it was to do at its end.
@@ -98,7 +99,15 @@ class ProcessEvents:
         return self.writer.start()
 
     def _finish(self) -> None:
+        if not self.queue.is_ours:
+            self.forget_parent()  # A child forked from C, which has logged nothing: what waits is its parent's.
+        self.put = self._put_at_the_end
         self.writer.end_session(limits.exit_seconds_max)
+
+    def _put_at_the_end(self, name: object, fields: dict[str, object]) -> None:
+        """Write an event where it is logged: the thread may end before it comes to it."""
+        self.queue.put(name, fields)
+        self.writer.flush(limits.exit_seconds_max)
 
     def _table(self, key: str) -> Table:
         """The declared events of the declaration with that key: by a small file that the first process has made."""

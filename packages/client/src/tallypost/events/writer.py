@@ -7,7 +7,9 @@ Never   delays the end of the process; never starts before the first event; neve
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # As `signal` has it, which takes a while to load.
 import sys
+from _queue import Empty, SimpleQueue
 from _thread import RLock, start_new_thread
 
 from .. import limits
@@ -48,11 +50,12 @@ class EventWriter:
         self._table, self._cut, self._lose = table, cut, lose
         self._session: Session | None = None
         self._decided_on = ""
-        self._is_changed = self._is_stopped = False
+        self._is_changed = self._is_stopped = self._is_stuck = self._is_writing = False
         self._waiting: list[Item] = []
         self.trouble: str | None = None
         # Protects everything here, between the thread and a process that ends. Re-entrant: a signal handler may end it.
         self._lock = RLock()
+        self._stops: SimpleQueue[None] = SimpleQueue()
 
     def start(self) -> str | None:
         """Start the thread; or why not: in mode *off* there is none, and where the system has none events wait."""
@@ -65,20 +68,27 @@ class EventWriter:
             return LATER
         return None
 
-    def flush(self, seconds: float) -> None:
-        """Write what waits, in this thread, within so many seconds; what then still waits is counted as lost."""
+    def flush(self, seconds: float, *, ends: bool = False) -> None:
+        """Write what waits, in this thread, within so many seconds; what then still waits is counted as lost.
+
+        A thread that did not let go of the disk within that time is waited for no second time.
+        """
         until = self._clock.now() + seconds
-        if self._lock.acquire(True, seconds):
+        lost = 0
+        if self._lock.acquire(True, 0 if self._is_stuck else seconds):
             try:
-                while (self._waiting or len(self._queue)) and self._clock.now() < until:
-                    self._write(self._queue.take(), until)
-                    if self._waiting:
-                        break
-            finally:
+                if self._is_writing:
+                    return  # A signal handler, or a destructor, in the middle of it: whoever is at it goes on.
+                self._is_stuck = False
+                self._write_until(until)
                 lost, self._waiting = len(self._waiting), []
+                if ends:
+                    self._end()
+            finally:
                 self._lock.release()
-        else:
-            lost = len(self._waiting)  # The thread is at it, and slow; whether it will come to its end nobody knows.
+        elif not self._is_stuck:
+            # The thread is at it, and slow; whether it will come to its end nobody knows.
+            self._is_stuck, lost = True, len(self._waiting)
         while items := self._queue.take():
             lost += len(items)
         if lost:
@@ -86,17 +96,13 @@ class EventWriter:
 
     def end_session(self, seconds: float = limits.exit_seconds_max) -> None:
         """Write what waits and give the session up; the next event begins another."""
-        self.flush(seconds)
-        if self._lock.acquire(True, seconds):
-            try:
-                self._end()
-            finally:
-                self._lock.release()
+        self.flush(seconds, ends=True)
 
     def stop(self) -> None:
         """End the thread, once what waits is written."""
         self._is_stopped = True
         self._queue.ring()
+        self._stops.put(None)
 
     def change_session(self) -> None:
         """Have the next event decide anew: the mode has changed."""
@@ -104,27 +110,49 @@ class EventWriter:
 
     def forget_parent(self) -> None:
         """In a child after a fork: the session, the thread and what waits are the parent's."""
-        self._lock, self._waiting = RLock(), []
-        self._decided_on = ""
+        self._lock, self._stops, self._waiting = RLock(), SimpleQueue(), []
+        self._is_stuck = self._is_writing = False
+        self.trouble = None
         self._end()
 
     def _run(self) -> None:
+        _hear_no_signals()
         while not self._is_stopped:
-            if not len(self._queue):
-                self._queue.wait(limits.append_retry_seconds if self._waiting else None)
+            if self._waiting:  # The disk refused. Not again with each event: the processor is the host's.
+                self._rest(limits.append_retry_seconds)
+            elif not len(self._queue):
+                self._queue.wait()
             with self._lock:
                 self._write(self._queue.take(), self._clock.now() + limits.append_lock_seconds_max)
+
+    def _rest(self, seconds: float) -> None:
+        try:
+            self._stops.get(True, seconds)
+        except Empty:
+            return
+
+    def _write_until(self, until: float) -> None:
+        # No more often than a full queue takes: the clock may be set back meanwhile.
+        for _ in range(limits.events_queued_max // limits.events_per_append_max + 1):
+            if not (self._waiting or len(self._queue)) or self._clock.now() >= until:
+                return
+            self._write(self._queue.take(), until)
+            if self._waiting:
+                return
 
     def _write(self, items: list[Item], until: float) -> None:
         """Append what waits and `items`; what could not be appended waits, as far as there is room."""
         self._waiting += items
         if not self._waiting:
             return
+        self._is_writing = True
         try:
             self._append(until)
             self.trouble = None
         except Exception as problem:  # noqa: BLE001  # The host must not notice; the events wait for the next time.
             self.trouble = f"{type(problem).__name__}: {problem}"
+        finally:
+            self._is_writing = self._is_stuck = False
         if (lost := len(self._waiting) - limits.events_queued_max) > 0:
             del self._waiting[:lost]
             self._lose(lost)
@@ -179,6 +207,12 @@ class EventWriter:
 
 def _on(facts: dict[str, str]) -> bool:
     return facts["mode"].startswith("on ")
+
+
+def _hear_no_signals() -> None:
+    """Leave signals to the host: one that it has blocked, so as to wait for it, would else end the process here."""
+    if hasattr(_signal, "pthread_sigmask"):
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
 
 
 def _start_thread(run: Callable[[], None]) -> None:

@@ -64,6 +64,10 @@ class FaultyDisk:
         script.extend([None] * after)
         script.extend(OSError(number, os.strerror(number)) for _ in range(times))
 
+    def forgive(self) -> None:
+        """Let nothing fail any more."""
+        self._failures.clear()
+
     def close_gate(self) -> None:
         """Let each sync wait until `open_gate`."""
         self._gate.clear()

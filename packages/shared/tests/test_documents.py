@@ -544,3 +544,19 @@ def test_decode_report_takes_a_stack_as_long_as_the_grammar_does() -> None:
         else:
             with pytest.raises(Invalid, match="stacks"):
                 documents.decode_report(body)
+
+
+@given(st.lists(st.lists(st.text("ab/-A", max_size=6), max_size=8), max_size=12))
+def test_answers_that_are_kept_are_those_of_the_rule(rounds: list[list[str]]) -> None:
+    """Whatever was asked before, and however little is kept."""
+    asked: list[str] = []
+
+    def rule(text: str) -> bool:
+        asked.append(text)
+        return names.is_name(text)
+
+    keep = documents._kept(rule, 5, answers=6)
+
+    for texts in rounds:
+        assert all(names.is_name(text) and len(text) <= 5 for text in texts) == keep(texts)
+    assert all(len(text) <= 5 for text in asked)

@@ -292,12 +292,24 @@ def _first(texts: Iterable[str], rule: Callable[[str], bool]) -> str:
 def _kept(
     rule: Callable[[str], bool], characters_max: int = limits.name_characters_max, answers: int = 4096
 ) -> Callable[[Collection[str]], bool]:
-    """Whether all of some texts keep a rule, with its answers kept: a server meets the same names in every document.
+    """Whether all of some texts keep a rule. Those that do are kept: a server meets the same names in every document.
 
-    The length is looked at first, so that what is kept stays small, whoever sends it.
+    The length is looked at before one is kept, and so many are kept at most: they stay small, whoever sends them.
     """
-    known = lru_cache(maxsize=answers)(rule)
-    return lambda texts: max(map(len, texts), default=0) <= characters_max and all(map(known, texts))
+    good: set[str] = set()
+
+    def keep(texts: Collection[str]) -> bool:
+        if good.issuperset(texts):
+            return True
+        if max(map(len, texts)) > characters_max or not all(map(rule, texts)):
+            return False
+        if len(good) + len(texts) > answers:
+            good.clear()
+        if len(texts) <= answers:
+            good.update(texts)
+        return True
+
+    return keep
 
 
 def _are_stacks(texts: Collection[str]) -> bool:

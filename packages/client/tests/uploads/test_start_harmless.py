@@ -230,8 +230,8 @@ def test_uploader_lives_on_when_the_terminal_ends_its_host(place: Place, typed: 
     before = "import fcntl, signal, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
     before += "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
     # It reads nothing: a terminal that is gone may end what is read sooner than the signal comes.
-    before += "import time\nos.read = lambda *_: time.sleep(20)\n"
-    host = place.host(before, start_new_session=True, stdin=slave, stdout=slave, stderr=slave)
+    after = "import time\nos.read = lambda *_: time.sleep(20)\n"
+    host = place.host(before, after, start_new_session=True, stdin=slave, stdout=slave, stderr=slave)
     os.close(slave)
     uploader = place.uploader()
     assert b"ready\r\n" == os.read(master, 100)

@@ -35,10 +35,6 @@ from .server import ENDPOINT, Server
 
 DROPPED_NAMES, DROPPED_BUCKETS, DROPPED_VALUES = OWN
 
-# What is known not to hold, with its reason; set to True to see it.
-YES_BY_ITS_INSTANT = False
-"""A yes is known by its mode line. After the clock was set back a second yes can have the line of the first."""
-
 PROGRAMS = (("mytool", "1.2.3"), ("mytool", "1.3.0"), ("helper", "1.2.3"))
 OPERATIONS: tuple[tuple[str, object], ...] = (
     ("cmd/export", None),
@@ -748,7 +744,7 @@ class World:
         return total
 
     def _is_that_yes(self, epoch: int, line: str) -> bool:
-        return not YES_BY_ITS_INSTANT or self.epochs.get(line) == epoch
+        return self.epochs.get(line) == epoch
 
     def _check_documents(self) -> None:
         here = self.directory

@@ -699,6 +699,35 @@ def test_set_mode_to_a_no_withdraws_what_waits(
     assert [] == transport.posted
 
 
+def test_set_mode_on_after_the_clock_was_set_back_lets_nothing_leave_that_was_counted_before(
+    said_yes: Daily, daily: Make, clock: FakeClock, directory: StateDirectory, transport: FakeTransport
+) -> None:
+    """A yes, a no to what was counted since, a yes again by a clock that is days behind: as if on the last of them."""
+    clock.set("2026-11-20T13:00:00Z")
+    daily().set_mode("local", who="user")
+    daily().set_mode("on", who="user")
+    line = Path(directory.mode).read_text()
+    clock.set("2026-11-24T08:00:00Z")
+
+    daily().upload()
+
+    assert "on 2026-11-22 1 user\n" == line
+    assert [] == transport.posted
+    assert ["local.2026-11-21.json", "local.2026-11-22.json"] == names_in(directory.reports)
+
+
+def test_set_mode_on_beside_counts_of_a_clock_that_was_quite_wrong_is_of_today(
+    daily: Make, day: Callable[..., None], clock: FakeClock, directory: StateDirectory
+) -> None:
+    """Years ahead for a moment: nobody's yes is put off for years."""
+    day("2031-11-21")
+    clock.set("2026-11-20T12:00:00Z")
+
+    daily().set_mode("on", who="user")
+
+    assert "on 2026-11-20 1 user\n" == Path(directory.mode).read_text()
+
+
 def test_set_mode_on_said_again_changes_nothing(said_yes: Daily, directory: StateDirectory) -> None:
     """A second yes takes nothing back of the first."""
     said_yes.report()

@@ -159,12 +159,30 @@ class Daily:
         version = self._declaration.consent_version if self._declaration is not None else 1
         saved = self.saved()
         if saved is None or saved.mode != mode or (mode == "on" and saved.consent_version < version):
-            line = ModeLine(mode, day_of(self._clock.now()), version, who)
+            line = ModeLine(mode, self._day_of_answer(saved), version, who)
             self._disk.make_folder(self.directory.path)
             self._disk.replace(self.directory.mode, f"{line}\n".encode())
         if mode == "on":
             return []
         return self._pending.withdraw("withdrawn", losses.REFUSALS["withdrawn"])
+
+    def _day_of_answer(self, before: ModeLine | None) -> str:
+        """Today; after the clock was set back, the last day of what was answered or counted before.
+
+        A yes of today would else let leave what was counted on later days, under a yes that was taken back since.
+        """
+        today = day_of(self._clock.now())
+        horizon = day_of(self._clock.now() + shared_limits.horizon_days * 86_400.0)
+        try:
+            counted = [file.day for file in look(self.directory, disk=self._disk).files]
+            logs = [self._catch_up.read(session) for session in self._catch_up.sessions()]
+        except OSError:
+            counted, logs = [], []  # An answer is taken whatever the disk says.
+        days = [*counted, *(log.header.begin[:10] for log in logs if log is not None)]
+        if before is not None:
+            days.append(before.day)
+        # What is further off is of a clock that was quite wrong, and would put a yes off for as long.
+        return max([today, *(day for day in days if day <= horizon)])
 
     # ---------------------------------------------------------------- the three phases
 

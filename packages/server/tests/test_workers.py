@@ -15,9 +15,12 @@ import httpx
 import pytest
 
 from tallypost_schema import receipts
+from tallypost_server.clock import SystemClock
 from tallypost_server.metrics import Metrics
+from tallypost_server.notify import Manager
 from tallypost_server.shared_metrics import SharedMetrics
 from tallypost_server.testing import FaultyDisk
+from tallypost_server.workers import Supervisor, worker_of
 
 Spawn = Callable[..., Any]
 Document = Callable[..., bytes]
@@ -145,6 +148,30 @@ def test_workers_end_with_the_one_who_started_them_and_a_new_start_goes_on(
     again.process.send_signal(signal.SIGTERM)
     assert 0 == again.process.wait(20)
     assert [] == list((data / "segments" / "open").iterdir())
+
+
+def test_worker_owns_what_its_earlier_lives_and_other_runs_left_and_nothing_of_the_living() -> None:
+    """Also where a life ended before it had sealed what the one before it left."""
+    first, second = worker_of("0a0a0a0a", 0, 3), worker_of("0a0a0a0a", 1, 3)
+    boots = {"0a0a0a0a000001", "0a0a0a0a000002", "0a0a0a0a000003", "0a0a0a0a010001", "0a0a0a0a010003", "0b0b0b0b"}
+
+    assert {"0a0a0a0a000001", "0a0a0a0a000002", "0b0b0b0b"} == set(filter(first.owns, boots))
+    assert {"0a0a0a0a010001"} == set(filter(second.owns, boots))
+    assert ("0a0a0a0a000003", "0a0a0a0a010003") == (first.boot, second.boot)
+
+
+def test_worker_that_cannot_be_started_is_tried_again_later() -> None:
+    """A machine without room for a process does not end those that serve."""
+
+    def fork() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    manager = Manager({}, clock=SystemClock())
+    supervisor = Supervisor(2, lambda worker: 0, run="0a0a0a0a", manager=manager, fork=fork)
+
+    supervisor._start(1)
+
+    assert [1] == list(supervisor._due)
 
 
 def test_shared_metrics_are_those_of_all_workers_each_labelled(tmp_path: Path) -> None:

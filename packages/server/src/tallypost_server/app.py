@@ -67,12 +67,8 @@ class App:
         self._clock = clock = clock or SystemClock()
         self._metrics = metrics = Metrics()
         self._segments = segments = settings.data / "segments"
-        disk.make_folder(settings.data)
-        if settings.sources["applications"] == "default":
-            disk.make_folder(settings.applications)
         # Before the lock: a server that does not start must not hold it.
-        self._applications = Applications(settings.applications, disk=disk)
-        self._applications.scan()
+        self._applications = _registered(settings, disk)
         self._worker = worker
         self._lock: Lock | None = disk.lock(settings.data / "lock") if worker is None else None
         for folder in (segments / "open", settings.data / "quarantine"):
@@ -223,6 +219,15 @@ class App:
             await self._clock.sleep(limits.metrics_seconds)
 
 
+def _registered(settings: Settings, disk: Disk) -> Applications:
+    disk.make_folder(settings.data)
+    if settings.sources["applications"] == "default":
+        disk.make_folder(settings.applications)
+    applications = Applications(settings.applications, disk=disk)
+    applications.scan()
+    return applications
+
+
 def _senders(settings: Settings, clock: Clock, token: Callable[[int], str]) -> Senders | None:
     if not settings.rate_per_address:
         return None
@@ -249,10 +254,7 @@ def prepare(settings: Settings) -> Prepared:
         FolderMissing: the applications folder was named and is not there.
     """
     disk = OsDisk()
-    disk.make_folder(settings.data)
-    if settings.sources["applications"] == "default":
-        disk.make_folder(settings.applications)
-    Applications(settings.applications, disk=disk).scan()
+    _registered(settings, disk)
     lock = disk.lock(settings.data / "lock")
     node_of(settings.data, disk=disk, token=secrets.token_hex)
     disk.make_folder(settings.data / "workers")

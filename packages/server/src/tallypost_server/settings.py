@@ -220,7 +220,8 @@ DECLARED: tuple[Setting, ...] = (
         _whole,
         0,
         "N",
-        "From one address so many documents are taken in a minute, more are answered 503 busy; 0: any number.",
+        "From one address so many documents are taken in a minute by each worker, more are answered 503 busy; "
+        "0: any number.",
     ),
     Setting(
         "trusted_hops",

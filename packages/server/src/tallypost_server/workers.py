@@ -33,15 +33,38 @@ class Worker:
     """Whether an open segment, by the boot in its name, was left behind and is this worker's to seal."""
 
 
+def worker_of(run: str, number: int, life: int) -> Worker:
+    """A worker in one of its lives, in the run of that name.
+
+    It owns what its earlier lives have left, however many of them died before they had sealed it; the first one owns
+    what other runs have left too.
+    """
+    mine, boot = f"{run}{number:02x}", f"{run}{number:02x}{life:04x}"
+
+    def owns(other: str) -> bool:
+        return other != boot and (other.startswith(mine) or (number == 0 and not other.startswith(run)))
+
+    return Worker(number, boot, owns)
+
+
 class Supervisor:
     """Starts workers, starts them again when they die, and ends them. One process, one thread."""
 
-    def __init__(self, count: int, work: Callable[[Worker], int], *, run: str, manager: Manager) -> None:
+    def __init__(
+        self,
+        count: int,
+        work: Callable[[Worker], int],
+        *,
+        run: str,
+        manager: Manager,
+        fork: Callable[[], int] = os.fork,
+    ) -> None:
         """`work` is done in a process of its own, its result is that one's exit status.
 
         `run` names this run; `manager` hears that the workers are started, and that somebody looks after them.
         """
         self._count, self._work, self._run, self._manager = count, work, run, manager
+        self._fork = fork
         self._lives = [0] * count
         self._numbers: dict[int, int] = {}  # By process id.
         self._born: dict[int, float] = {}
@@ -65,11 +88,14 @@ class Supervisor:
 
     def _start(self, number: int) -> None:
         self._due.pop(number, None)
-        life = self._lives[number]
         self._lives[number] += 1
-        worker = Worker(number, self._boot(number, life), self._heir(number, life))
-        parent = os.getpid()
-        child = os.fork()
+        worker, parent = worker_of(self._run, number, self._lives[number]), os.getpid()
+        try:
+            child = self._fork()
+        except OSError as failure:  # No process or no memory left: those that there are go on serving.
+            _log.error("worker %d cannot be started: %s", number, failure)
+            self._due[number] = time.monotonic() + limits.worker_rest_seconds
+            return
         if child == 0:
             status = 1
             try:
@@ -82,16 +108,6 @@ class Supervisor:
                 sys.stderr.flush()
                 os._exit(status)  # What the parent has on its stack is not the child's to unwind.
         self._numbers[child], self._born[child] = number, time.monotonic()
-
-    def _boot(self, number: int, life: int) -> str:
-        return f"{self._run}{number:02x}{life:04x}"
-
-    def _heir(self, number: int, life: int) -> Callable[[str], bool]:
-        if life:
-            before = self._boot(number, life - 1)
-            return lambda boot: boot == before
-        # What other runs left is the first one's; the first life of another has nothing to inherit.
-        return lambda boot: number == 0 and not boot.startswith(self._run)
 
     def _bury(self, *, stopping: bool) -> list[int]:
         """The exit statuses of the workers that have ended since."""

@@ -310,3 +310,21 @@ def test_version_of_uvicorn_that_is_installed_is_a_known_one() -> None:
     assert is_known()
     assert not is_known("0.53.1")
     assert not is_known("1.0.0")
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_trouble_that_nobody_foresaw_before_a_body_is_taken_is_503(
+    serve: Serve, report: Document, form: str
+) -> None:
+    """A client deletes what gets a 4xx of ours, and a broken limit is not its fault."""
+
+    def broken(peer: str, headers: object) -> None:
+        raise ZeroDivisionError
+
+    async with serve(form) as served:
+        served.app.intake.enter = broken  # type: ignore[method-assign]
+
+        answers = await served.answers_to(request(report()))
+
+    assert answers.startswith(b"HTTP/1.1 503 ")
+    assert b'"code":"storage_failed"' in answers

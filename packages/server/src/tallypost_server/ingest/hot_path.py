@@ -20,18 +20,18 @@ from ..errors import Declined
 from .accept import Kind
 from .answers import Speller
 from .body import Coding
-from .head import head_of
+from .head import KINDS, head_of
 from .intake import Intake
 from .protocol import BoundedHead
 
-_KINDS: dict[bytes, Kind] = {b"/v1/reports": "report", b"/v1/events": "events"}
+_KINDS: dict[bytes, Kind] = {path.encode(): kind for path, kind in KINDS.items()}
 # It leans on how uvicorn's protocol calls itself; these are the versions whose inside was read.
-_KNOWN_UVICORN = (0, 54)
+_KNOWN_UVICORN = ["0", "54"]
 
 
 def is_known(version: str = uvicorn.__version__) -> bool:
     """Whether this version of uvicorn is one that the hot path was written for."""
-    return tuple(map(int, version.split(".")[:2])) == _KNOWN_UVICORN
+    return version.split(".")[:2] == _KNOWN_UVICORN
 
 
 def hot_path(intake: Intake, *, new_id: Callable[[], str]) -> type[BoundedHead]:
@@ -124,6 +124,9 @@ class _HotPath(BoundedHead):
             self.intake.enter(self.client[0] if self.client else "", self.headers)
         except Declined as declined:
             self._answer(hot, declined)
+            return
+        except Exception as failure:  # noqa: BLE001  Raised from here it would be taken for bytes that are no HTTP.
+            self._answer(hot, self.intake.unforeseen(failure, hot.request_id))
             return
         self.intake.take(
             bytes(hot.body), hot.kind, hot.coding, hot.request_id, lambda outcome: self._answer(hot, outcome)

@@ -11,7 +11,7 @@ import base64
 import datetime
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple, cast, get_args
 
 import msgspec
 
@@ -22,14 +22,12 @@ from ..clock import moment_of
 from ..disk import Disk
 from ..errors import Declined, KeptDamaged, Refused
 from ..segments.check import Checked, Problem
-from .accept import Kind, accept
+from .accept import accept
 from .applications import Declared
 from .body import Coding, Decoder
+from .head import KINDS
 from .quarantine import DAMAGED, KEPT_ENDING, Kept
 
-# As in the paths that take documents.
-KIND_OF: dict[str, Kind] = {"/v1/reports": "report", "/v1/events": "events"}
-_CODINGS = ("identity", "zstd", "gzip")
 _TORN = "torn_frame"
 _decoder = msgspec.json.Decoder(Kept)
 
@@ -89,7 +87,7 @@ class KeptReader:
         except (msgspec.MsgspecError, ValueError, RecursionError) as failure:
             raise KeptDamaged(name, f"it is no file of the quarantine: {failure}") from failure
         if kept.code != _TORN and not (
-            kept.code in CODES and kept.source in KIND_OF and kept.encoding in _CODINGS and kept.offset is None
+            kept.code in CODES and kept.source in KINDS and kept.encoding in get_args(Coding) and kept.offset is None
         ):
             raise KeptDamaged(name, "it does not say what was refused, where and why")
         return KeptFile(name, kept, body)
@@ -127,7 +125,7 @@ def judge(file: KeptFile, *, find: Callable[[str], Declared], now: datetime.date
     document = None
     try:
         document = document_of(file)
-        accept(document, KIND_OF[file.kept.source], find=find, received=now)
+        accept(document, KINDS[file.kept.source], find=find, received=now)
     except Declined as declined:
         return Judged(declined, document, _application_in(document))
     return Judged(None, document, _application_in(document))

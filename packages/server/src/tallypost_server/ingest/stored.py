@@ -16,12 +16,12 @@ from ..errors import KeptDamaged, Refused, SegmentDamaged, WrongUse
 from ..posting import Document
 from ..segments.check import line_of
 from ..segments.format import OPEN_ENDING, SEALED_ENDING, Torn, frames, sealed_lines
+from .head import PATHS
 from .kept import KeptReader, document_of
 from .quarantine import KEPT_ENDING
 
 # Is told the place of what is no document, and why.
 CannotRead: TypeAlias = Callable[[str, str], None]
-_PATHS = {"report": "/v1/reports", "events": "/v1/events"}
 
 
 class StoredDocuments:
@@ -55,7 +55,7 @@ class StoredDocuments:
             if isinstance(line, str):
                 cannot_read(place, line)
             else:
-                yield Document(place, _PATHS[line.kind], bytes(line.doc), f"{line.kind} {line.app} {line.stream}")
+                yield Document(place, PATHS[line.kind], bytes(line.doc), f"{line.kind} {line.app} {line.stream}")
 
     def _sealed(self, path: Path, cannot_read: CannotRead) -> Iterator[bytes]:
         try:

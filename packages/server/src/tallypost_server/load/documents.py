@@ -20,7 +20,6 @@ from tallypost_schema.documents import Batch, Event, Field, Program, ProgramCoun
 from ..clock import stamp
 from ..errors import NothingDeclared
 
-Kind: TypeAlias = Literal["report", "events"]
 Entry_ = TypeVar("Entry_", bound=Entry)
 
 # Longer in all than the window in which a segment is compressed: a copy of a near one would cost the disk nothing.

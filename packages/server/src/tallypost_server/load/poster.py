@@ -24,12 +24,12 @@ from tallypost_schema import receipts
 from .. import limits
 from ..clock import Clock
 from ..errors import NoServer
+from ..ingest.head import PATHS
 from .address import Address
 from .documents import Documents, Kind
 from .latencies import Latencies
 
 Coding: TypeAlias = Literal["zstd", "gzip", "identity"]
-PATHS: dict[Kind, str] = {"report": "/v1/reports", "events": "/v1/events"}
 
 
 @dataclasses.dataclass(frozen=True)

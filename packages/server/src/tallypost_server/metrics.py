@@ -7,6 +7,7 @@ Never   a label that a sender chooses, or an address: labels come from sets that
 
 from __future__ import annotations
 
+import abc
 import bisect
 import threading
 from collections.abc import Callable
@@ -15,15 +16,15 @@ from typing import Literal, TypeAlias
 Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
 
 
-class Metric:
+class Metric(abc.ABC):
     """A declared metric: name, kind, sentence, labels."""
 
     def __init__(self, name: str, kind: Kind, sentence: str, labels: tuple[str, ...] = ()) -> None:
         self.name, self.kind, self.sentence, self.labels = name, kind, sentence, labels
 
+    @abc.abstractmethod
     def lines(self) -> list[str]:
         """The samples, in Prometheus' text."""
-        raise NotImplementedError(self.name)
 
 
 class Counter(Metric):

@@ -8,14 +8,12 @@ Never   takes anything but a receipt for stored; never lets two documents of one
 from __future__ import annotations
 
 import asyncio
-import datetime
 from collections.abc import Awaitable, Callable, Iterable
-from email.utils import parsedate_to_datetime
 from typing import NamedTuple, Protocol, TypeAlias
 
 import zstandard
 
-from tallypost_schema import outcomes, receipts
+from tallypost_schema import outcomes, receipts, retry_after
 
 from . import limits
 from .clock import Clock
@@ -124,7 +122,10 @@ class Poster:
                     return
                 if answer.status < 500 and answer.status not in (408, 425, 429):
                     raise NoTallypost(document.path, answer.status)
-                why, wish = _reason(answer), _seconds(answer.retry_after, self._clock.now())
+                why, wish = (
+                    _reason(answer),
+                    retry_after.seconds_in(answer.retry_after or "", self._clock.now().timestamp()),
+                )
             await self._wait(
                 wish if wish is not None else float(min(2**attempt, limits.posts_pause_seconds_max)), why, told
             )
@@ -142,19 +143,6 @@ class Poster:
 def _reason(answer: Answer) -> str:
     error = receipts.error_in(answer.body)
     return f"{answer.status}" if error is None else f"{answer.status} {error.code}: {error.message}"
-
-
-def _seconds(text: str | None, now: datetime.datetime) -> float | None:
-    """The seconds that ``Retry-After`` asks for, as a number or as a date; None if it asks for nothing."""
-    if text is None:
-        return None
-    if text.strip().isascii() and text.strip().isdigit():
-        return float(text)
-    try:
-        at = parsedate_to_datetime(text)
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None
-    return max(0.0, (at if at.tzinfo else at.replace(tzinfo=datetime.timezone.utc)).timestamp() - now.timestamp())
 
 
 async def post_over_http(

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from tallypost_schema import documents, receipts
-from tallypost_server.cli.main import main
 from tallypost_server.clock import SystemClock, stamp
 from tallypost_server.disk import OsDisk
 from tallypost_server.segments.format import line_of_batch, line_of_report
@@ -21,18 +20,6 @@ from tallypost_server.segments.write import Told, write_segment
 STEM = "documents-20261124T100000Z-0a0a0a0a-0b0b0b0b-000001"
 Say = Callable[..., tuple[int, str, str]]
 Spawn = Callable[..., Any]
-
-
-@pytest.fixture
-def say(data: Path, capsys: pytest.CaptureFixture[str]) -> Say:
-    """Runs a command on the data folder: its exit status, standard output and standard error."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        status = main(["--data", str(data), *arguments], {})
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return run
 
 
 @pytest.fixture
@@ -342,3 +329,10 @@ def test_replay_of_a_damaged_stretch_of_a_segment_posts_nothing(say: Say, data: 
 
     assert (1, "0 stored, 0 refused, 1 unreadable\n") == (status, out)
     assert "a damaged stretch of a segment, no document" in err
+
+
+@pytest.mark.parametrize("patience", ["nan", "inf", "0", "-1", "long"])
+def test_replay_with_a_patience_that_has_no_end_is_wrong_use(say: Say, patience: str, tmp_path: Path) -> None:
+    """A server that is away for ever must not be waited for by mistake."""
+    with pytest.raises(SystemExit, match="2"):
+        say("replay", str(tmp_path / "x.jsonl.zst"), "--patience", patience)

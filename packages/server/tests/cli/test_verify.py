@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from tallypost_server.cli.main import main
 from tallypost_server.disk import OsDisk
 from tallypost_server.segments.repair import held
 
@@ -17,18 +16,6 @@ Running = Callable[..., AbstractAsyncContextManager[tuple[Any, Any]]]
 Say = Callable[..., tuple[int, str, str]]
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def say(data: Path, capsys: pytest.CaptureFixture[str]) -> Say:
-    """Runs a command on the data folder: its exit status, standard output and standard error."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        status = main(["--data", str(data), *arguments], {})
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return run
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import pytest
 
 from tallypost_schema import declaration as declarations
 from tallypost_server.errors import NothingDeclared
-from tallypost_server.ingest.accept import accept
+from tallypost_server.ingest.accept import Kind, accept
 from tallypost_server.ingest.applications import Declared
-from tallypost_server.load.documents import Documents, Kind
+from tallypost_server.load.documents import Documents
 
 AT = datetime.datetime(2026, 11, 24, 10, 0, tzinfo=datetime.timezone.utc)
 HEAD = 'application = "example.org/my-tool"\n'

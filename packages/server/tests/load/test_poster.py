@@ -16,7 +16,8 @@ from tallypost_server.clock import SystemClock
 from tallypost_server.errors import NoServer
 from tallypost_server.load.address import address_of
 from tallypost_server.load.documents import Documents
-from tallypost_server.load.poster import Bounds, Coding, Result, post
+from tallypost_server.load.poster import Bounds, Coding, post
+from tallypost_server.load.result import Result
 
 pytestmark = pytest.mark.anyio
 TEXT = 'application = "example.org/mytool"\n[counters.x]\nwhy = "x"\nowner = "x"\nexpires = "never"\n'

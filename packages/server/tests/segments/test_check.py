@@ -10,8 +10,9 @@ import pytest
 import zstandard
 
 from tallypost_server.metrics import Metrics
-from tallypost_server.segments.check import Checked, SegmentChecker, problem_of
+from tallypost_server.segments.check import Checked, SegmentChecker
 from tallypost_server.segments.seal import Sealer
+from tallypost_server.segments.truth import problem_of
 from tallypost_server.testing import FaultyDisk
 
 STEM = "documents-20261124T100000Z-0a0a0a0a-0b0b0b0b-000001"

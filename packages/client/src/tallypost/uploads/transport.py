@@ -13,11 +13,11 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timezone
-from email.utils import parsedate_to_datetime
 from typing import Any, Protocol, TypeVar
 
 import httpx
+
+from tallypost_schema import retry_after
 
 from .. import limits
 from ..errors import NoAnswer
@@ -35,16 +35,7 @@ class Answer:
 
     def retry_after(self, now: float) -> float | None:
         """The server's wish in seconds from `now`; None where none can be read, or it lies in the past."""
-        text = self.headers.get("retry-after", "").strip()
-        if text.isascii() and text.isdigit():
-            return float(text)
-        try:
-            at = parsedate_to_datetime(text)
-            # Of HTTP's three forms one names no zone: all of them are in UTC.
-            wish = (at if at.tzinfo is not None else at.replace(tzinfo=timezone.utc)).timestamp() - now
-        except (TypeError, ValueError, IndexError, OverflowError):
-            return None
-        return wish if wish >= 0 else None
+        return retry_after.seconds_in(self.headers.get("retry-after", ""), now)
 
 
 class Transport(Protocol):

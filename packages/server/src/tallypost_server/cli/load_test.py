@@ -28,9 +28,11 @@ from ..disk import OsDisk
 from ..errors import CannotLoad
 from ..load.address import RULE, Address, address_of
 from ..settings import Settings
+from .numbers import above_0, whole
 
 if TYPE_CHECKING:
-    from ..load.poster import Bounds, Result
+    from ..load.poster import Bounds
+    from ..load.result import Result
 
 HELP = (
     "Post documents as clients would, and print how many a second were stored, how long the answers took, and what "
@@ -56,22 +58,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--connections",
-        type=_whole,
+        type=whole,
         default=32,
         metavar="N",
         help="So many connections, each with one request at a time (32).",
     )
-    parser.add_argument("--seconds", type=_above_0, default=None, metavar="S", help="Post for so long (10).")
+    parser.add_argument("--seconds", type=above_0, default=None, metavar="S", help="Post for so long (10).")
     parser.add_argument(
         "--count",
-        type=_whole,
+        type=whole,
         default=None,
         metavar="N",
         help="Post so many documents at most; without --seconds, however long it takes.",
     )
     parser.add_argument(
         "--rate",
-        type=_above_0,
+        type=above_0,
         default=None,
         metavar="N",
         help="Post so many a second; without it, as many as are answered. Latencies then begin when a request was due.",
@@ -81,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--encoding", choices=("zstd", "gzip", "identity"), default="zstd", help="How bodies are encoded (zstd)."
     )
     parser.add_argument(
-        "--answer-seconds", type=_above_0, default=30.0, metavar="S", help="Give up on an answer after so long (30)."
+        "--answer-seconds", type=above_0, default=30.0, metavar="S", help="Give up on an answer after so long (30)."
     )
     parser.add_argument(
         "--seed",
@@ -224,23 +226,6 @@ def _declaration(disk: OsDisk, path: Path, *, needed: bool) -> declarations.Decl
 
 def _address(text: str) -> Address:
     return _parsed(address_of, text)
-
-
-def _whole(text: str) -> int:
-    number = int(text) if text.isascii() and text.isdigit() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!a} given, allowed is a whole number from 1 on")
-    return number
-
-
-def _above_0(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < 2**31:
-        raise argparse.ArgumentTypeError(f"{text!a} given, allowed is a number above 0")
-    return number
 
 
 def _parsed(parse: Callable[[str], Address], text: str) -> Address:

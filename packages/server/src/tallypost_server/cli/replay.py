@@ -20,6 +20,7 @@ from ..clock import Clock, SystemClock
 from ..errors import NoTallypost, StillBusy, WrongUse
 from ..posting import Document, post_over_http
 from ..settings import Listen, Settings
+from .numbers import above_0
 
 HELP = "Post the documents of segments or of the quarantine again, into a running server; exit 0 if all have receipts."
 EXAMPLE = "tallypost-server replay backup/documents-*.jsonl.zst --to https://telemetry.example.org"
@@ -46,7 +47,7 @@ def add_destination(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--patience",
         metavar="S",
-        type=float,
+        type=above_0,
         default=600.0,
         help="Give up when the server took nothing for so many seconds (default 600).",
     )

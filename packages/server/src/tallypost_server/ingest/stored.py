@@ -14,8 +14,8 @@ from typing import TypeAlias
 from ..disk import Disk
 from ..errors import KeptDamaged, Refused, SegmentDamaged, WrongUse
 from ..posting import Document
-from ..segments.check import line_of
 from ..segments.format import OPEN_ENDING, SEALED_ENDING, Torn, frames, sealed_lines
+from ..segments.truth import line_of
 from .head import PATHS
 from .kept import KeptReader, document_of
 from .quarantine import KEPT_ENDING

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import random
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeVar
 
 from tallypost_schema import documents, limits, names
 from tallypost_schema.declaration import Declaration, Entry
@@ -19,6 +19,7 @@ from tallypost_schema.documents import Batch, Event, Field, Program, ProgramCoun
 
 from ..clock import stamp
 from ..errors import NothingDeclared
+from ..ingest.accept import Kind
 
 Entry_ = TypeVar("Entry_", bound=Entry)
 

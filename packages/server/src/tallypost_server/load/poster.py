@@ -14,20 +14,19 @@ import gzip
 import math
 import ssl
 from collections.abc import Callable
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias
 
 import httptools
 import zstandard
-
-from tallypost_schema import receipts
 
 from .. import limits
 from ..clock import Clock
 from ..errors import NoServer
 from ..ingest.head import PATHS
 from .address import Address
-from .documents import Documents, Kind
-from .latencies import Latencies
+from .connection import Connection
+from .documents import Documents
+from .result import Result
 
 Coding: TypeAlias = Literal["zstd", "gzip", "identity"]
 
@@ -41,27 +40,6 @@ class Bounds:
     count: int | None = None
     rate: float | None = None
     answer_seconds: float = 30.0
-
-
-class Result:
-    """What came of a load."""
-
-    def __init__(self, kinds: frozenset[Kind]) -> None:
-        self.posted = dict.fromkeys(sorted(kinds), 0)
-        self.stored = dict.fromkeys(sorted(kinds), 0)
-        self.answers: collections.Counter[int] = collections.Counter()
-        self.codes: collections.Counter[str] = collections.Counter()
-        self.errors: collections.Counter[str] = collections.Counter()
-        self.receipts_right = self.receipts_wrong = 0
-        self.bytes_posted = 0
-        self.latencies = Latencies()
-        self.seconds = 0.0
-        self.busy = 0.0
-
-    @property
-    def all_stored(self) -> bool:
-        """Whether each document that was posted was answered with its receipt."""
-        return bool(self.receipts_right) and self.receipts_right == sum(self.posted.values())
 
 
 async def post(
@@ -107,8 +85,8 @@ class _Load:
         self._compress = _compressor(coding)
         self._heads = {kind: _head(address, path, coding) for kind, path in PATHS.items()}
         self._tls = ssl.create_default_context() if address.tls else None
-        self._connections: set[_Connection] = set()
-        self._at_rest: collections.deque[_Connection] = collections.deque()
+        self._connections: set[Connection] = set()
+        self._at_rest: collections.deque[Connection] = collections.deque()
         self._lost = 0  # Connections that are made anew at the next look.
         self._making: set[asyncio.Task[None]] = set()
         self._begun = self._end = math.inf  # Until it runs, a load is not over.
@@ -149,7 +127,7 @@ class _Load:
 
     # ------------------------------------------------------------ what a connection tells
 
-    def freed(self, connection: _Connection) -> None:
+    def freed(self, connection: Connection) -> None:
         """A connection has its answer: it takes what is due, or comes to rest."""
         self._under_way -= 1
         due = self._due()
@@ -160,7 +138,7 @@ class _Load:
             self._at_rest.append(connection)
         self._end_if_over()
 
-    def lose(self, failure: BaseException | None, connection: _Connection | None = None) -> None:
+    def lose(self, failure: BaseException | None, connection: Connection | None = None) -> None:
         """A connection is gone, or was not made; if a request was under way on it, that one is an error."""
         if connection is not None:
             self._connections.discard(connection)
@@ -200,7 +178,7 @@ class _Load:
             wait = max(self._due() - self.now(), limits.load_timer_seconds)
             self._timer = asyncio.get_running_loop().call_later(wait, self._start_due)
 
-    def _send(self, connection: _Connection, *, since: float | None) -> None:
+    def _send(self, connection: Connection, *, since: float | None) -> None:
         self._taken += 1
         self._under_way += 1
         if self._taken == self._bounds.count:
@@ -224,8 +202,8 @@ class _Load:
         loop = asyncio.get_running_loop()
         address = self._address
 
-        def protocol() -> _Connection:
-            return _Connection(self)
+        def protocol() -> Connection:
+            return Connection(self)
 
         if address.path:
             making = loop.create_unix_connection(protocol, address.path)
@@ -262,91 +240,6 @@ class _Load:
             for _ in range(0 if self._over else lost):
                 self._make_anew()
             self._end_if_over()
-
-
-class _Connection(asyncio.Protocol):
-    """One connection, and what has come of the answer on it. The parser's callbacks are its `on_` methods."""
-
-    def __init__(self, load: _Load) -> None:
-        self._load = load
-        self._parser = httptools.HttpResponseParser(self)
-        self._transport: asyncio.Transport | None = None
-        self._failure: BaseException | None = None
-        self._body: list[bytes] = []
-        self._kind: Kind = "report"
-        self._document = b""
-        self._whole = self._stays = False
-        self.under_way = False
-        self.since = self.sent = 0.0  # When it was due, or sent; when it was sent.
-
-    def send(self, request: bytes, kind: Kind, document: bytes, since: float) -> None:
-        """Post; the answer is told to the load."""
-        assert self._transport is not None
-        self._kind, self._document, self.since, self.under_way = kind, document, since, True
-        self.sent = self._load.now()
-        self._transport.write(request)
-
-    def give_up(self) -> None:
-        """Wait no longer."""
-        self._failure = TimeoutError()
-        if self._transport is not None:
-            self._transport.abort()
-
-    def close(self) -> None:
-        """End it; nothing is under way."""
-        if self._transport is not None:
-            self._transport.abort()
-
-    # ------------------------------------------------------------ asyncio
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as failure:
-            self._failure = failure
-            self.close()
-            return
-        if self._whole:
-            self._whole = False
-            self._answered()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._load.lose(self._failure or exc, self)
-
-    # ------------------------------------------------------------ httptools
-
-    def on_body(self, piece: bytes) -> None:
-        self._body.append(piece)
-
-    def on_message_complete(self) -> None:
-        # An interim answer (100, 103) is none. Whether the connection stays can be asked only here.
-        self._whole = self.under_way and self._parser.get_status_code() >= 200
-        self._stays = bool(self._parser.should_keep_alive())
-
-    def _answered(self) -> None:
-        status, body = self._parser.get_status_code(), b"".join(self._body)
-        self._body.clear()
-        self.under_way = False
-        result = self._load.result
-        result.latencies.add(self._load.now() - self.since)
-        result.answers[status] += 1
-        if status == 200:
-            if body == receipts.encode_receipt(receipts.hash_of(self._document)):
-                result.receipts_right += 1
-                result.stored[self._kind] += 1
-            else:
-                result.receipts_wrong += 1
-        else:
-            error = receipts.error_in(body)
-            result.codes[error.code if error is not None else "not ours"] += 1
-        if self._stays:
-            self._load.freed(self)
-        else:
-            self._load.answered_last()
-            self.close()
 
 
 def _head(address: Address, path: str, coding: Coding) -> bytes:

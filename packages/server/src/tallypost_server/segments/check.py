@@ -8,7 +8,6 @@ Never   writes, or takes a server's lock; never takes for damage what a server i
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
@@ -16,11 +15,9 @@ from typing import Literal, NamedTuple, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from tallypost_schema import documents, receipts
-from tallypost_schema.errors import Invalid, Malformed
+from tallypost_schema import receipts
 
 from .. import limits
-from ..clock import moment_of
 from ..disk import Disk
 from ..errors import SegmentDamaged
 from .format import (
@@ -28,20 +25,17 @@ from .format import (
     MANIFEST_ENDING,
     OPEN_ENDING,
     SEALED_ENDING,
-    Line,
     Manifest,
     Torn,
-    decode_line,
     decode_manifest,
     frames,
     is_stem,
     node_in,
     sealed_lines,
 )
+from .truth import line_of, problem_of
 
 Kind: TypeAlias = Literal["sealed", "open", "quarantine"]
-
-_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 class Problem(Struct, frozen=True, omit_defaults=True):
@@ -234,35 +228,6 @@ class _Content:
             self._sha256.update(piece)
             self.bytes += len(piece)
             yield piece
-
-
-def problem_of(line: bytes) -> str | None:
-    """What is wrong with a stored line, or None."""
-    checked = line_of(line)
-    return checked if isinstance(checked, str) else None
-
-
-def line_of(line: bytes) -> Line | str:
-    """The stored line that `line` is, true in all that it tells of its document; or what is wrong with it."""
-    try:
-        told = decode_line(line)
-        moment_of(told.received)
-        expected: tuple[object, ...]
-        if told.kind == "report":
-            report = documents.decode_report(bytes(told.doc))
-            expected = (report.app, report.id, None, None, None, None)
-        else:
-            batch = documents.decode_batch(bytes(told.doc))
-            expected = (batch.app, batch.session, batch.first, batch.last, batch.lost, batch.terminal)
-    except (Malformed, Invalid) as failure:
-        return f"its document breaks a rule: {failure}"
-    except (msgspec.MsgspecError, ValueError, RecursionError) as failure:
-        return f"it is no line of a segment: {failure}"
-    if (told.app, told.stream, told.first, told.last, told.lost, told.terminal) != expected:
-        return "it tells other things than its document"
-    if _SHA256.fullmatch(told.sha256) is None:
-        return "its sha256 is none"
-    return told
 
 
 def _stem_in(name: str, ending: str) -> bool:

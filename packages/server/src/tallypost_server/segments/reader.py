@@ -18,7 +18,6 @@ import msgspec
 from ..clock import moment_of
 from ..disk import Disk
 from ..errors import SegmentDamaged, UnknownStream
-from .check import line_of
 from .format import (
     MANIFEST_ENDING,
     OPEN_ENDING,
@@ -31,6 +30,7 @@ from .format import (
     opened_in,
     sealed_lines,
 )
+from .truth import line_of
 
 _log = logging.getLogger(__name__)
 

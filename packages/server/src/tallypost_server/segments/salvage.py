@@ -15,8 +15,8 @@ from pathlib import Path
 from .. import limits
 from ..disk import Disk
 from ..errors import SegmentDamaged
-from .check import problem_of
 from .format import SEALED_ENDING, Manifest, node_in, opened_in, sealed_lines, stem_of
+from .truth import problem_of
 from .write import Told, write_segment
 
 _log = logging.getLogger(__name__)

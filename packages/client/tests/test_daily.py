@@ -716,6 +716,46 @@ def test_set_mode_on_after_the_clock_was_set_back_lets_nothing_leave_that_was_co
     assert ["local.2026-11-21.json", "local.2026-11-22.json"] == names_in(directory.reports)
 
 
+def test_set_mode_on_beside_a_damaged_log_is_a_mode_that_can_be_read(
+    daily: Make, clock: FakeClock, directory: StateDirectory, disk: FaultyDisk
+) -> None:
+    """A mode file that nobody can read means off: no damage elsewhere may turn a yes into that."""
+    session = "a" * 32
+    header = {"v": 1, "first": 0, "session": session, "begin": "2026-11-99T12:00:00Z", "mode": "", "declaration": ""}
+    header |= dict.fromkeys(("app", "program", "version", "python", "os", "arch"), "")
+    for folder in directory.folders():
+        disk.make_folder(folder)
+    disk.create(directory.session_log(session), json.dumps(header).encode() + b"\n")
+    clock.set("2026-11-20T12:00:00Z")
+
+    daily().set_mode("on", who="user")
+
+    assert "on 2026-11-20 1 user\n" == Path(directory.mode).read_text()
+
+
+def test_upload_in_mode_local_where_a_session_is_another_users_is_done_for_the_day(
+    daily: Make, directory: StateDirectory, disk: FaultyDisk
+) -> None:
+    """Trouble with one log is told, and has nobody start an uploader again and again."""
+
+    class OfAnother(FaultyDisk):
+        def try_lock(self, path: str) -> Any:
+            if path.endswith(".life"):
+                raise PermissionError(13, "Permission denied", path)
+            return super().try_lock(path)
+
+    for folder in directory.folders():
+        disk.make_folder(folder)
+    disk.create(directory.session_log("0" * 32), b"noise\n")
+    disk.__class__ = OfAnother
+    said: list[str] = []
+
+    daily().upload(progress=said.append)
+
+    assert not daily().is_due()
+    assert any("some events wait" in sentence for sentence in said)
+
+
 def test_set_mode_on_beside_counts_of_a_clock_that_was_quite_wrong_is_of_today(
     daily: Make, day: Callable[..., None], clock: FakeClock, directory: StateDirectory
 ) -> None:

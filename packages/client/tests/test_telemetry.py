@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import tallypost.telemetry as telemetry_module
 from tallypost import TallypostError, Telemetry, WrongUse
 from tallypost.state_directory import StateDirectory
 from tallypost.testing import FakeClock, FaultyDisk
@@ -381,3 +382,13 @@ def test_status_tells_what_the_uploaders_thread_failed_with(application: Start, 
         failed.wait(0.01)
 
     assert "OSError: no space" == telemetry.status()["uploader"]
+
+
+def test_fork_waits_for_the_import_of_our_modules_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An application's own module may begin with our name, and fork while it is imported."""
+    locks = sys.modules["_frozen_importlib"]._module_locks
+    monkeypatch.setitem(locks, "tallypost_plugin", None)
+    beside_a_plugin = telemetry_module._is_loading()
+    monkeypatch.setitem(locks, "tallypost.reports", None)
+
+    assert (False, True) == (beside_a_plugin, telemetry_module._is_loading())

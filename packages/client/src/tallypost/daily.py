@@ -181,8 +181,9 @@ class Daily:
         days = [*counted, *(log.header.begin[:10] for log in logs if log is not None)]
         if before is not None:
             days.append(before.day)
-        # What is further off is of a clock that was quite wrong, and would put a yes off for as long.
-        return max([today, *(day for day in days if day <= horizon)])
+        # What is further off is of a clock that was quite wrong, and would put a yes off for as long; what is no day
+        # is of a log that was damaged, and would make a mode file that means off.
+        return max([today, *(day for day in days if day <= horizon and documents.day_of(day) is not None)])
 
     # ---------------------------------------------------------------- the three phases
 
@@ -217,7 +218,7 @@ class Daily:
         if decision.mode != "on":
             made = self.report()
             if decision.mode == "local":  # In mode *off* not even that is written.
-                self._catch_up.run(catch_up.Terms(self.saved(), self._config.last()))  # Logs that stay, by number.
+                self._catch_up_on_events(self._config.last(), progress)  # Logs that stay, by number.
                 self._set_not_before(limits.next_try_after_success_seconds)
             reported = f"; {len(made)} local report(s) made" if made else ""
             return Uploaded(True, 0, f"Nothing may leave: the mode is {decision.mode} ({decision.source}){reported}.")
@@ -250,10 +251,7 @@ class Daily:
         config = self._config.fetch(endpoint, transport, progress) if endpoint else self._config.last()
         for day in self._report(config).made:
             progress(f"reported {day}")
-        try:
-            self._catch_up.run(catch_up.Terms(self.saved(), config))
-        except OSError as problem:  # What waits is posted all the same: it may be what fills the disk.
-            progress(f"some events wait for the next run: {problem}")
+        self._catch_up_on_events(config, progress)
         waiting = len(self._pending.names())
         if endpoint is None or (config is not None and config.paused):
             why = "no endpoint is known" if endpoint is None else "the server asks clients to pause"
@@ -280,6 +278,12 @@ class Daily:
             trouble = f" ({session.last_trouble})" if session.last_trouble else ""
             sentence = f"Posted {session.sent} document(s); {left} still wait: {session.why}{trouble}."
         return Uploaded(left == 0, session.sent, sentence)
+
+    def _catch_up_on_events(self, config: UploadConfig | None, progress: Progress) -> None:
+        try:
+            self._catch_up.run(catch_up.Terms(self.saved(), config))
+        except OSError as problem:  # What waits is posted all the same: it may be what fills the disk.
+            progress(f"some events wait for the next run: {problem}")
 
     def _work(
         self, manager: UploadManager, endpoint: str, transport: Transport, progress: Progress, until: float

@@ -488,7 +488,10 @@ class Telemetry:
 def _is_loading() -> bool:
     """Whether a thread is loading a module of ours."""
     locks = getattr(sys.modules["_frozen_importlib"], "_module_locks", ())
-    return any(name.startswith("tallypost") for name in tuple(locks))
+    try:
+        return any(names.is_within(name, ("tallypost", "tallypost_schema")) for name in tuple(locks))
+    except RuntimeError:  # Without a GIL it may change while it is looked at: then somebody is loading something.
+        return True
 
 
 def _require(rule: Callable[[Any], bool], what: str, given: object, allowed: str) -> None:

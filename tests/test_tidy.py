@@ -44,6 +44,7 @@ ALLOWED = {
     ("client", "telemetry.py", "os.urandom"): "handed to the slots: the wiring is where a seam is filled in",
     ("client", "events/wiring.py", "os.urandom"): "the part of the wiring that the first event loads",
     ("server", "app.py", "secrets.token_hex"): "the boot id is drawn where the server is wired",
+    ("server", "archiving.py", "secrets.token_hex"): "tasks' ids are drawn where archival is wired",
     ("server", "cli/load_test.py", "secrets.token_hex"): "the seed of a load is drawn where the load is wired",
 }
 

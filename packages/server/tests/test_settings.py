@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tallypost_server.errors import SettingsInvalid
-from tallypost_server.settings import DECLARED, Listen, load
+from tallypost_server.settings import IN_DATA, DECLARED, Listen, load
 
 DOCS = Path(__file__).parents[3] / "docs" / "server" / "settings.md"
 
@@ -130,9 +130,10 @@ def test_docs_have_each_setting_as_it_is_declared() -> None:
     )
 
     shown = {"10485760": "10 MiB (10485760)", "67108864": "64 MiB (67108864)", "60.0": "60", "False": "off", "0": "0"}
+    shown |= {"300.0": "300", "900.0": "900", "604800.0": "604800"}
     expected = []
     for setting in DECLARED:
-        default = "`<data>/applications`" if setting.default is None else shown.get(str(setting.default))
+        default = f"`<data>/{IN_DATA[setting.name]}`" if setting.default is None else shown.get(str(setting.default))
         flag = f"{setting.flag} {setting.given_as}".strip()
         row = (flag, setting.variable, setting.name, default or f"`{setting.default}`", setting.sentence)
         expected.append(row)

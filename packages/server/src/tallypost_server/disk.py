@@ -32,7 +32,27 @@ FaultPoint: TypeAlias = Literal[
     "after_link",
     "before_unlink",
     "after_unlink",
+    "after_register",
+    "before_table_commit",
+    "after_table_commit",
+    "after_table_durable",
+    "between_tables",
+    "before_finish",
+    "after_finish",
+    "after_spend",
+    "after_park",
+    "after_segment_unlink",
 ]
+ARCHIVE_POINTS: tuple[FaultPoint, ...] = (
+    "after_register",
+    "before_table_commit",
+    "after_table_commit",
+    "after_table_durable",
+    "between_tables",
+    "before_finish",
+    "after_finish",
+    "after_segment_unlink",
+)
 SEAL_POINTS: tuple[FaultPoint, ...] = (
     "before_seal",
     "before_sync",
@@ -122,6 +142,10 @@ class Disk(Protocol):
 
     def sync_folder(self, folder: Path) -> None:
         """Return once the names in a folder are durable."""
+        ...
+
+    def sync_file(self, path: Path) -> None:
+        """Return once the content of a file that somebody else wrote is durable."""
         ...
 
     def link(self, source: Path, target: Path) -> None:
@@ -237,6 +261,14 @@ class OsDisk:
     def sync_folder(self, folder: Path) -> None:
         """Return once the names in a folder are durable."""
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def sync_file(self, path: Path) -> None:
+        """Return once a file's content is durable."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
         finally:

@@ -21,6 +21,14 @@ ServerError
 ├── NoTallypost              while posting: what answers is no server of ours
 ├── StillBusy                while posting: the server took nothing for too long
 ├── SegmentDamaged           while reading: from some place on a sealed segment cannot be read
+├── CannotArchive            while archiving
+│   ├── CoordinatorUnusable  its database refuses, or is damaged
+│   ├── CoordinatorNewer     its database is of a later version
+│   ├── ArchiveUnusable      the tables' store refuses, or is damaged
+│   ├── LeaseLost            another archivist took over; nothing was settled
+│   ├── NumberSpent          the task is to be split, not written
+│   ├── MarkTaken            a table has the task's number with another task's id
+│   └── DataRefused          a row cannot be archived, however often it is tried
 ├── KeptDamaged              while reading: a file of the quarantine is none
 ├── UnknownStream            while reading: no segment has it
 └── CannotLoad               while posting a load
@@ -222,6 +230,75 @@ class SegmentDamaged(ServerError):
     def __init__(self, offset: int, reason: str) -> None:
         self.offset, self.reason = offset, reason
         super().__init__(f"damaged at about byte {offset}: {reason}")
+
+
+class CannotArchive(ServerError):
+    """Something is not archived. Its segments stay, and nothing is lost."""
+
+
+class CoordinatorUnusable(CannotArchive):
+    """The coordinator's database refuses. It can be removed: it is made anew from segments and archive."""
+
+    def __init__(self, url: str, failure: Exception) -> None:
+        self.url, self.failure = url, failure
+        super().__init__(
+            f"the coordinator {url} cannot be used: {failure}; if it is damaged, remove it while nothing runs: "
+            "it is made anew from segments and archive"
+        )
+
+
+class CoordinatorNewer(CannotArchive):
+    """A later version of this program made the coordinator's tables."""
+
+    def __init__(self, given: int, known: int) -> None:
+        self.given, self.known = given, known
+        super().__init__(
+            f"the coordinator is of version {given}, this program knows {known}: install a later one, or remove the "
+            "coordinator while nothing runs: it is made anew from segments and archive"
+        )
+
+
+class ArchiveUnusable(CannotArchive):
+    """The tables' store refuses, or what lies there is no archive of ours. It is tried again."""
+
+    def __init__(self, where: str, failure: BaseException) -> None:
+        self.where, self.failure = where, failure
+        super().__init__(f"the archive {where} cannot be used: {failure}")
+
+
+class LeaseLost(CannotArchive):
+    """Another archivist took over what this one worked on. Whatever this one wrote, the other one finds."""
+
+    def __init__(self, name: str, holder: str) -> None:
+        self.name, self.holder = name, holder
+        super().__init__(f"the lease {name} is no longer held by {holder}")
+
+
+class MarkTaken(CannotArchive):
+    """A table has a number that the coordinator gave to another task, or a higher one: one of the two is not of now."""
+
+    def __init__(self, table: str, lane: int, *, found: int, given: int) -> None:
+        self.table, self.lane, self.found, self.given = table, lane, found, given
+        super().__init__(
+            f"the table {table} has {found} of lane {lane}, where {given} was to be written: the coordinator is not "
+            "that of this archive, or older; remove it while nothing runs: it is made anew from segments and archive"
+        )
+
+
+class NumberSpent(CannotArchive):
+    """A task's number was spent, so that nobody writes with it: the task is to be split."""
+
+    def __init__(self, table: str, lane: int, number: int) -> None:
+        self.table, self.lane, self.number = table, lane, number
+        super().__init__(f"the number {number} of lane {lane} was spent in the table {table}")
+
+
+class DataRefused(CannotArchive):
+    """A stream's rows cannot be made or written, for a reason of their own."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the archive does not take it: {reason}")
 
 
 class KeptDamaged(ServerError):

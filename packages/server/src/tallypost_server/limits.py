@@ -7,6 +7,7 @@ Never   a bound that a client must know as well (``tallypost_schema.limits``), o
 
 from __future__ import annotations
 
+from tallypost_schema.limits import horizon_days
 from tallypost_schema.outcomes import ErrorCode
 
 # What waits for the disk is held in memory and lost in a crash, unacknowledged: some seconds of a busy server.
@@ -97,6 +98,33 @@ retry_after_seconds: dict[ErrorCode, int] = {
     "storage_failed": 30,
     "no_space": 300,
 }
+
+# A task holds so many rows or lines of so many bytes: what it needs of memory is some times that.
+task_rows_max = 100_000
+task_bytes_max = 64 << 20
+# So many reports at a time are put into a task.
+gather_rows = 10_000
+# An archivist that says nothing for so long is dead or asleep; one that works renews its lease before each step.
+lease_seconds = 120.0
+# A task's number and this much of its random id make the version that the tables keep of a lane.
+mark_bits = 24
+# What the store, the disk or the database refused is tried again after this, doubled each time, up to the second.
+archive_retry_seconds_min = 5.0
+archive_retry_seconds_max = 900.0
+# A session or report is remembered for a day longer than the horizon, within which it may come again.
+remembered_days = horizon_days + 1
+# Rows are made so many documents at a time, and lie in row groups of this size: what one lookup reads.
+archive_chunk_documents = 4096
+archive_group_rows = 16_384
+# After so many commits a table's log begins anew with a checkpoint.
+checkpoint_commits = 100
+# A commit beside others of other lanes is tried anew this often.
+commit_retries_max = 50
+# An archivist that died rests before the next one; it stops within this, so that the server stops within its own time.
+archivist_rest_seconds = 5.0
+archivist_stop_seconds_max = 4.0
+# Archival is done beside answering: its processor time comes second.
+archive_niceness = 10
 
 # A load looks this often for what got no answer and what must be connected anew; a server that is away is not stormed.
 load_tend_seconds = 0.1

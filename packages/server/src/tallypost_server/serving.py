@@ -15,23 +15,22 @@ import os
 import signal
 import socket
 import stat
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import msgspec
 import uvicorn
 import uvloop
 
 from . import limits
 from .app import App, prepare
+from .archiving import ArchivistProcess
 from .clock import SystemClock
 from .errors import CannotListen
 from .ingest.hot_path import hot_path, is_known
 from .ingest.protocol import BoundedHead
+from .logs import log_to_stderr
 from .notify import Manager
-from .settings import Listen, LogFormat, Settings
+from .settings import Listen, Settings
 from .workers import Supervisor, Worker
 
 _log = logging.getLogger(__name__)
@@ -44,17 +43,30 @@ def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status."""
     log_to_stderr(settings.log_format)
     if settings.workers == 1:
+        archivist = archivist_for(settings)
         app = App(settings)
         manager = Manager(os.environ, clock=SystemClock())
         try:
-            return _listening(settings, lambda listener: uvloop.run(_serve(app, listener, settings, manager)))
+            return _listening(
+                settings, lambda listener: uvloop.run(_serve(app, listener, settings, manager, archivist))
+            )
         finally:
             app.close()
+    archivist = archivist_for(settings)
     prepared = prepare(settings)
     try:
-        return _listening(settings, lambda listener: _supervise(listener, settings, prepared.run))
+        return _listening(settings, lambda listener: _supervise(listener, settings, prepared.run, archivist))
     finally:
         prepared.lock.close()
+
+
+def archivist_for(settings: Settings) -> ArchivistProcess | None:
+    """Who archives beside the server, if anybody does.
+
+    Raises:
+        ExtraMissing: the archive's libraries are not installed.
+    """
+    return None if settings.no_archive else ArchivistProcess(settings, clock=SystemClock())
 
 
 def _listening(settings: Settings, work: Callable[[socket.socket], int]) -> int:
@@ -72,13 +84,13 @@ def _listening(settings: Settings, work: Callable[[socket.socket], int]) -> int:
             Path(settings.listen.path).unlink(missing_ok=True)
 
 
-def _supervise(listener: socket.socket, settings: Settings, run: str) -> int:
+def _supervise(listener: socket.socket, settings: Settings, run: str, archivist: ArchivistProcess | None) -> int:
     def work(worker: Worker) -> int:
         # A service manager hears of the process that it started alone.
         return uvloop.run(_serve(App(settings, worker=worker), listener, settings, Manager({}, clock=SystemClock())))
 
     manager = Manager(os.environ, clock=SystemClock())
-    return Supervisor(settings.workers, work, run=run, manager=manager).serve()
+    return Supervisor(settings.workers, work, run=run, manager=manager, archivist=archivist).serve()
 
 
 def listen(where: Listen) -> socket.socket:
@@ -134,40 +146,6 @@ def _answers(path: Path) -> bool:
     return True
 
 
-class _Text(logging.Formatter):
-    """A line for people."""
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
-        self.converter = time.gmtime
-
-
-class _Json(_Text):
-    """An object in a line, for machines."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        entry = {
-            "at": self.formatTime(record, self.datefmt),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(entry).decode()
-
-
-def log_to_stderr(form: LogFormat = "text") -> None:
-    """One line an entry on standard error, in UTC; from uvicorn only what is amiss."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if form == "json" else _Text())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.INFO)
-    for name in ("uvicorn", "uvicorn.error", "asyncio"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
 def protocol_for(app: App, settings: Settings) -> type[BoundedHead]:
     """The protocol by which documents come in."""
     if settings.hot_path == "off" or (settings.hot_path == "auto" and not is_known()):
@@ -183,7 +161,9 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve(app: App, listener: socket.socket, settings: Settings, manager: Manager) -> int:
+async def _serve(
+    app: App, listener: socket.socket, settings: Settings, manager: Manager, archivist: ArchivistProcess | None = None
+) -> int:
     server = _Server(
         uvicorn.Config(
             app,
@@ -203,12 +183,16 @@ async def _serve(app: App, listener: socket.socket, settings: Settings, manager:
         manager.tell("STOPPING=1")
         app.begin_stop()
         server.should_exit = True
+        tending.cancel()
+        if archivist is not None:
+            archivist.end()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
     starting = asyncio.create_task(app.start())
     telling = asyncio.create_task(manager.keep_telling())
+    tending = asyncio.create_task(_tend(archivist))
     # Without recovery nothing would ever be taken; whoever started the server must hear of it.
     starting.add_done_callback(lambda task: end() if task.cancelled() or task.exception() else manager.tell("READY=1"))
     try:
@@ -217,8 +201,18 @@ async def _serve(app: App, listener: socket.socket, settings: Settings, manager:
         results = await asyncio.gather(starting, return_exceptions=True)
         ended = await app.stop()
         telling.cancel()
+        tending.cancel()
+        if archivist is not None:
+            archivist.end()
+            archivist.wait(limits.archivist_stop_seconds_max)
     if isinstance(results[0], BaseException):
         _log.error("recovery failed: %r", results[0])
         return 1
     _log.info("stopped" if ended else "stopped before everything was on disk or sealed: the disk is too slow")
     return 0 if ended else 1
+
+
+async def _tend(archivist: ArchivistProcess | None) -> None:
+    while archivist is not None:
+        archivist.tend()
+        await asyncio.sleep(limits.tick_seconds)

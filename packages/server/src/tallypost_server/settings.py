@@ -71,6 +71,12 @@ class Settings:
     seal_bytes: int
     seal_seconds: float
     reserve_bytes: int
+    archive: str
+    coordinator: str
+    archive_delay: float
+    archive_max_delay: float
+    archive_batch_seconds: float
+    scan_seconds: float
     no_archive: bool
     hot_path: HotPath
     rate_per_address: int
@@ -138,6 +144,22 @@ def _seconds(given: object) -> float:
     return number
 
 
+def _pause(given: object) -> float:
+    return 0.0 if given in (0, "0", "0.0") and given is not False else _seconds(given)
+
+
+def _place(given: object) -> str:
+    if not isinstance(given, (str, Path)) or not str(given):
+        raise ValueError("the path of a folder, or s3://BUCKET/PREFIX")
+    return str(given)
+
+
+def _database(given: object) -> str:
+    if not isinstance(given, (str, Path)) or not str(given):
+        raise ValueError("the path of a file, or postgresql+psycopg://…")
+    return str(given)
+
+
 def _flag(given: object) -> bool:
     words = {"true": True, "1": True, "false": False, "0": False}
     value = words.get(given.lower()) if isinstance(given, str) else given
@@ -201,11 +223,49 @@ DECLARED: tuple[Setting, ...] = (
         "So many bytes of the disk stay free for sealing; below, documents are answered 503 no_space.",
     ),
     Setting(
+        "archive",
+        _place,
+        None,
+        "PLACE",
+        "Where the tables lie: a folder, or s3://BUCKET/PREFIX; by default the folder archive in the data folder.",
+    ),
+    Setting(
+        "coordinator",
+        _database,
+        None,
+        "DATABASE",
+        "What knows of each session what has come: a file; by default coordinator.sqlite in the data folder.",
+    ),
+    Setting(
+        "archive_delay",
+        _pause,
+        300.0,
+        "S",
+        "A complete session is archived so many seconds after its last entry.",
+    ),
+    Setting(
+        "archive_max_delay",
+        _pause,
+        604_800.0,
+        "S",
+        "What waits for so many seconds in a session that is not complete is archived with gaps.",
+    ),
+    Setting(
+        "archive_batch_seconds",
+        _pause,
+        900.0,
+        "S",
+        "What is due waits for so many seconds for more, so that files are large; archive --once waits for none.",
+    ),
+    Setting(
+        "scan_seconds", _seconds, 60.0, "S", "How often an archivist looks for sealed segments and for what is due."
+    ),
+    Setting(
         "no_archive",
         _flag,
         False,
         "",
-        "Only ingest: sealed segments stay where they are. This version has no archival, so it does that in any case.",
+        "Only ingest: sealed segments stay where they are, for an archivist that is started otherwise.",
     ),
     Setting(
         "hot_path",
@@ -239,6 +299,11 @@ DECLARED: tuple[Setting, ...] = (
         "How many processes take documents, each with a segment of its own; as many as there are cores to spare.",
     ),
     Setting("log_format", _log_format, "text", "WORD", "How an entry of the log is written: text or json."),
+)
+# Those that follow another setting.
+IN_DATA = {"applications": "applications", "archive": "archive", "coordinator": "coordinator.sqlite"}
+ARCHIVAL = frozenset(
+    ("archive", "coordinator", "archive_delay", "archive_max_delay", "archive_batch_seconds", "scan_seconds")
 )
 _BY_NAME = {setting.name: setting for setting in DECLARED}
 # Which file to read is no setting of the file itself.
@@ -276,8 +341,8 @@ def load(flags: Mapping[str, object], environment: Mapping[str, str], config: Pa
             given, source = keys[name], str(config)
         else:
             given, source = setting.default, "default"
-        if given is None:  # The applications folder is the only one that follows another setting.
-            given = values["data"] / "applications"
+        if given is None:
+            given = values["data"] / IN_DATA[name]
         sources[name] = source
         try:
             values[name] = setting.parse(given)

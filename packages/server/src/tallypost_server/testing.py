@@ -29,7 +29,9 @@ from .segments.format import (
     decode_manifest,
 )
 
-Operation: TypeAlias = Literal["create", "read", "write", "sync", "cut", "sync_folder", "link", "rename", "free_bytes"]
+Operation: TypeAlias = Literal[
+    "create", "read", "write", "sync", "cut", "sync_folder", "sync_file", "link", "rename", "free_bytes"
+]
 
 
 class Killed(BaseException):
@@ -138,6 +140,12 @@ class FaultyDisk:
         self._disk.stat(folder)  # A folder that is not there cannot be synced.
         with self._names_lock:
             self._names = {path for path in self._names if path.parent != folder}
+
+    def sync_file(self, path: Path) -> None:
+        """Return once a file's content is durable."""
+        self._meet("sync_file")
+        with self._names_lock:
+            self._synced_sizes[self._disk.stat(path).inode] = self._disk.stat(path).size
 
     def link(self, source: Path, target: Path) -> None:
         """Give a file a second name."""

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from . import limits
 from .notify import Manager
@@ -47,6 +48,22 @@ def worker_of(run: str, number: int, life: int) -> Worker:
     return Worker(number, boot, owns)
 
 
+class Tended(Protocol):
+    """A process of another kind, which is looked after beside the workers."""
+
+    def tend(self) -> None:
+        """Start it if it is not there and due."""
+        ...
+
+    def end(self) -> None:
+        """Tell it to end."""
+        ...
+
+    def wait(self, seconds: float) -> None:
+        """Return once it has ended, by force after so many seconds."""
+        ...
+
+
 class Supervisor:
     """Starts workers, starts them again when they die, and ends them. One process, one thread."""
 
@@ -57,6 +74,7 @@ class Supervisor:
         *,
         run: str,
         manager: Manager,
+        archivist: Tended | None = None,
         fork: Callable[[], int] = os.fork,
     ) -> None:
         """`work` is done in a process of its own, its result is that one's exit status.
@@ -64,6 +82,7 @@ class Supervisor:
         `run` names this run; `manager` hears that the workers are started, and that somebody looks after them.
         """
         self._count, self._work, self._run, self._manager = count, work, run, manager
+        self._archivist = archivist
         self._fork = fork
         self._lives = [0] * count
         self._numbers: dict[int, int] = {}  # By process id.
@@ -79,6 +98,8 @@ class Supervisor:
         self._manager.tell("READY=1")
         while True:
             self._manager.tell_alive()
+            if self._archivist is not None:
+                self._archivist.tend()
             told = signal.sigtimedwait(self._signals, limits.tick_seconds)
             self._bury(stopping=False)
             if told is not None and told.si_signo != signal.SIGCHLD:
@@ -99,7 +120,7 @@ class Supervisor:
         if child == 0:
             status = 1
             try:
-                _die_with(parent)
+                die_with(parent)
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals)
                 status = self._work(worker)
             except BaseException:  # noqa: BLE001  Whatever it was, this process ends here and says why.
@@ -112,10 +133,10 @@ class Supervisor:
     def _bury(self, *, stopping: bool) -> list[int]:
         """The exit statuses of the workers that have ended since."""
         statuses = []
-        while self._numbers:
-            child, status = os.waitpid(-1, os.WNOHANG)
+        for known in list(self._numbers):  # One by one: a child of another kind is not ours to bury.
+            child, status = os.waitpid(known, os.WNOHANG)
             if child == 0:
-                break
+                continue
             number, lived = self._numbers.pop(child), time.monotonic() - self._born.pop(child)
             statuses.append(os.waitstatus_to_exitcode(status))
             if not stopping:
@@ -127,6 +148,8 @@ class Supervisor:
 
     def _stop(self) -> int:
         self._manager.tell("STOPPING=1")
+        if self._archivist is not None:
+            self._archivist.end()
         for child in self._numbers:
             os.kill(child, signal.SIGTERM)
         deadline = time.monotonic() + limits.workers_stop_seconds_max
@@ -138,11 +161,13 @@ class Supervisor:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             statuses.append(1)
+        if self._archivist is not None:
+            self._archivist.wait(max(0.0, deadline - time.monotonic()))
         # One that was told before it could hear it had not begun.
         return int(any(status not in (0, -signal.SIGTERM) for status in statuses))
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """Have the kernel end this process when its parent is gone, however that ended (Linux: prctl(2))."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:

@@ -99,7 +99,14 @@ def test_status_of_an_empty_folder_is_noughts(say: Said, data: Path) -> None:
     """Nothing there is a fact too."""
     status, out, _ = say("status", "--json", "--data", str(data))
 
-    expected = {"segments": {"open": 0, "sealed": 0, "bytes": 0}, "lag": {"oldest_unarchived_s": 0.0}}
+    streams = ("open", "complete", "sparse", "parked", "supplements", "contradictions", "duplicates")
+    expected = {
+        "segments": {"open": 0, "sealed": 0, "bytes": 0},
+        "streams": dict.fromkeys(streams, 0),
+        "tasks": {"waiting": 0, "running": 0, "failed": 0},
+        "lag": {"oldest_unarchived_s": 0.0},
+        "parked": [],
+    }
     assert (0, expected) == (status, json.loads(out))
 
 

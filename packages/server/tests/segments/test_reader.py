@@ -115,7 +115,7 @@ def test_entries_of_an_unknown_stream_raise(lay: Callable[..., None], segments: 
 
 def test_counts_of_nothing_are_none(segments: SegmentReader) -> None:
     """An empty folder has no oldest line."""
-    assert (0, 0, 0, None) == segments.counts()
+    assert (0, 0, 0) == segments.counts()
 
 
 def test_lines_of_a_damaged_segment_are_read_as_far_as_they_can(

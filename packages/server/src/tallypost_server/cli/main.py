@@ -17,10 +17,11 @@ from types import ModuleType
 from .. import __version__
 from ..errors import ServerError, SettingsInvalid, WrongUse
 from ..settings import DECLARED, load
-from . import config, load_test, quarantine, replay, serve, show, status, verify
+from . import archive, config, load_test, quarantine, replay, serve, show, status, verify
 
 COMMANDS: dict[str, ModuleType] = {
     "serve": serve,
+    "archive": archive,
     "status": status,
     "show": show,
     "verify": verify,

@@ -1,22 +1,24 @@
-"""``status``: how much there is and how old the oldest of it is.
+"""``status``: how much there is, what waits for the archive, and how old the oldest of it is.
 
-Takes   the data folder, beside a server or without one.
+Takes   the data folder, beside a server or without one; the coordinator, if there is one.
 Gives   facts on standard output.
-Never   takes the lock.
+Never   takes the lock; never makes a coordinator.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from typing import Any
 
+from .. import archiving
 from ..beside import reader
 from ..clock import SystemClock
 from ..settings import Settings
 
-HELP = "Print how many segments there are and how old the oldest document is."
+HELP = "Print how many segments and streams there are, what waits, what is parked, and how old the oldest document is."
 EXAMPLE = "tallypost-server status --json"
-SETTINGS: frozenset[str] = frozenset()
+SETTINGS: frozenset[str] = frozenset({"coordinator"})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,14 +28,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
     """Print the facts."""
     counts = reader(settings).counts()
-    oldest = 0.0 if counts.oldest is None else max(0.0, SystemClock().now().timestamp() - counts.oldest)
-    facts = {
+    waits = archiving.waiting(settings)
+    moments = [moment for moment in (waits.oldest, reader(settings).oldest_but(waits.registered)) if moment is not None]
+    oldest = max(0.0, SystemClock().now().timestamp() - min(moments)) if moments else 0.0
+    facts: dict[str, Any] = {
         "segments": {"open": counts.open, "sealed": counts.sealed, "bytes": counts.bytes},
+        "streams": waits.streams,
+        "tasks": waits.tasks,
         "lag": {"oldest_unarchived_s": round(oldest, 3)},
+        "parked": waits.parked,
     }
     if arguments.json:
         print(json.dumps(facts))
-    else:
-        print(f"segments  {counts.open} open, {counts.sealed} sealed, {counts.bytes} bytes")
-        print(f"lag       the oldest document that is not archived came {oldest:.0f} s ago")
+        return 0
+    print(f"segments  {counts.open} open, {counts.sealed} sealed, {counts.bytes} bytes")
+    print("streams   " + ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in waits.streams.items()))
+    print("tasks     " + ", ".join(f"{number} {name}" for name, number in waits.tasks.items()))
+    print(f"lag       the oldest document that is not archived came {oldest:.0f} s ago")
+    for parked in waits.parked:
+        print(f"parked    {parked['stream']} of {parked['app']} since {parked['at']}: {parked['reason']}")
     return 0

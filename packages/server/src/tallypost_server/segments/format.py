@@ -265,10 +265,14 @@ def sealed_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
     Raises:
         SegmentDamaged: after the last line that can be read.
     """
+    return _lines_in(_small(pieces))
+
+
+def _lines_in(pieces: Iterable[bytes]) -> Iterator[bytes]:
     decompressor = zstandard.ZstdDecompressor()
     frame, rest, offset = decompressor.decompressobj(), b"", 0
     begun = False
-    for piece in _small(pieces):
+    for piece in pieces:
         data = piece
         while data:
             begun = True
@@ -288,6 +292,15 @@ def sealed_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
         raise SegmentDamaged(offset, "it ends within a frame")
     if rest:
         raise SegmentDamaged(offset, "it ends within a line")
+
+
+def whole_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Every line of a sealed segment without its line feed, quicker than `sealed_lines`, and nothing of a damaged one.
+
+    Raises:
+        SegmentDamaged: somewhere it is; what came before is not proven.
+    """
+    return _lines_in(pieces)
 
 
 def _small(pieces: Iterable[bytes]) -> Iterator[bytes]:

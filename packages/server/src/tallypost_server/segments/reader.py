@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,18 +30,18 @@ from .format import (
     opened_in,
     sealed_lines,
 )
+from .told import Told
 from .truth import line_of
 
 _log = logging.getLogger(__name__)
 
 
 class SegmentCounts(NamedTuple):
-    """How many segments there are, their bytes on disk, and when the oldest line was received (None: no line)."""
+    """How many segments there are, and their bytes on disk."""
 
     open: int
     sealed: int
     bytes: int
-    oldest: float | None
 
 
 class SegmentReader:
@@ -65,23 +65,36 @@ class SegmentReader:
             with contextlib.suppress(FileNotFoundError):
                 yield from self._lines_of(path)
 
-    def entries(self, stream: str) -> list[dict[str, Any]]:
-        """A stream's entries as ``show`` prints them.
-
-        Raises:
-            UnknownStream: no segment has a document of it.
-        """
+    def lines_of(self, stream: str) -> list[Line]:
+        """A stream's documents, in the order in which they were received."""
         mark = b'"stream":"%s"' % stream.encode("utf-8", "replace")
         # Of a damaged segment a line may come out that nobody stored: only what is sound is shown.
         found = {line: line_of(line) for line in self.lines() if mark in line}
         sound = (line for line in found.values() if isinstance(line, Line) and line.stream == stream)
         # The document received first wins, so the order on disk and double reading do not matter.
-        lines = sorted(sound, key=lambda line: line.received)
-        if not lines:
+        return sorted(sound, key=lambda line: line.received)
+
+    def entries(self, stream: str) -> list[dict[str, Any]]:
+        """A stream's entries as ``show`` prints them, as far as segments have them.
+
+        Raises:
+            UnknownStream: no segment has a document of it.
+        """
+        told = Told()
+        for line in self.lines_of(stream):
+            told.add_line(line)
+        if told.is_empty:
             raise UnknownStream(stream)
-        if lines[0].kind == "report":
-            return [{"index": 0, "doc": lines[0].doc}]
-        return _entries_of([line for line in lines if line.kind == "events"])
+        return told.entries()
+
+    def oldest_but(self, registered: Collection[str]) -> float | None:
+        """When the oldest line was received that lies in an open segment or in none of these sealed ones; or None."""
+        moments = [opened_in(path.name.removesuffix(OPEN_ENDING)).timestamp() for path in self._open()[:1]]
+        for path in self._sealed():
+            if path.name not in registered:
+                moments.append(self._oldest_in(path))
+                break  # Names begin with a time.
+        return min(moments, default=None)
 
     def counts(self) -> SegmentCounts:
         """How much there is."""
@@ -90,10 +103,7 @@ class SegmentReader:
         for path in (*opened, *sealed):
             with contextlib.suppress(FileNotFoundError):  # Sealed, or taken away, between the list and here.
                 total += self._disk.stat(path).size
-        moments = [opened_in(path.name.removesuffix(OPEN_ENDING)).timestamp() for path in opened[:1]]
-        if sealed:  # Names begin with a time, so the first name is the oldest.
-            moments.append(self._oldest_in(sealed[0]))
-        return SegmentCounts(len(opened), len(sealed), total, min(moments, default=None))
+        return SegmentCounts(len(opened), len(sealed), total)
 
     def _lines_of(self, path: Path) -> Iterator[bytes]:
         try:
@@ -117,47 +127,3 @@ class SegmentReader:
     def _files(self, folder: Path, ending: str) -> list[Path]:
         names = self._disk.names(folder)
         return [folder / name for name in names if name.endswith(ending) and is_stem(name.removesuffix(ending))]
-
-
-def _entries_of(lines: list[Line]) -> list[dict[str, Any]]:
-    """Events, gaps and lost ranges of a session, in index order."""
-    content: dict[int, dict[str, Any]] = {}
-    lost: list[tuple[int, int]] = []
-    ends = [-1]  # The highest of them is the highest index known to have been.
-    terminal: int | None = None
-    for line in lines:
-        assert line.first is not None
-        assert line.last is not None
-        assert line.lost is not None
-        begin = line.first + line.lost
-        for place, event in enumerate(msgspec.json.decode(line.doc)["events"]):
-            content.setdefault(begin + place, event)
-        if line.lost:
-            lost.append((line.first, begin))
-        ends.append(line.last)
-        terminal = line.terminal if terminal is None else terminal
-    if terminal is not None:
-        ends.append(terminal)
-    entries: list[dict[str, Any]] = []
-    position = 0
-    for index in [*sorted(content), max(ends) + 1]:
-        # Content that came for a lost index is kept: only what lies between content is looked up among the lost.
-        entries += _hole(position, index, lost)
-        if content.get(index):  # {} keeps its place and says nothing.
-            entries.append({"index": index, **content[index]})
-        position = index + 1
-    return entries
-
-
-def _hole(begin: int, end: int, lost: list[tuple[int, int]]) -> Iterator[dict[str, Any]]:
-    """What to say of the indexes from `begin` up to `end`, which have no content."""
-    for low, high in sorted(lost):
-        low, high = max(low, begin), min(high, end)
-        if low >= high:
-            continue
-        if low > begin:
-            yield {"gap": [begin, low - 1]}
-        yield {"lost": [low, high - 1]}
-        begin = high
-    if begin < end:
-        yield {"gap": [begin, end - 1]}

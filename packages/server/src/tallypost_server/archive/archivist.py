@@ -1,0 +1,341 @@
+"""The archivist: registers sealed segments, archives what is due, removes what is settled.
+
+Takes   the data folder, beside a server and beside other archivists.
+Gives   rows in the tables, each once; free space in the folder.
+Never   removes a segment before all that it holds is archived durably and read back, a duplicate, or parked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from .. import limits
+from ..clock import Clock, micros, micros_of
+from ..disk import Disk
+from ..errors import (
+    ArchiveUnusable,
+    CoordinatorUnusable,
+    DataRefused,
+    LeaseLost,
+    MarkTaken,
+    NumberSpent,
+    SegmentDamaged,
+)
+from ..segments.format import (
+    MANIFEST_ENDING,
+    SEALED_ENDING,
+    Line,
+    decode_line,
+    is_stem,
+    whole_lines,
+)
+from ..streams.coordinator import Coordinator, Entry, Plan, Task, micros_in
+from .columns import TABLES, TableName
+from .parked import Parked
+from .past import past_of
+from .rows import EventRows, ReportRows, by_partition, session_rows
+from .tables import Tables
+
+_log = logging.getLogger(__name__)
+
+
+class Rules(NamedTuple):
+    """When something is due; seconds."""
+
+    delay: float
+    max_delay: float
+    batch_seconds: float
+
+
+class Round(NamedTuple):
+    """What one round did."""
+
+    registered: int
+    archived: int
+    """Tasks that were finished."""
+    failed: int
+    removed: int
+
+    @property
+    def idle(self) -> bool:
+        """Whether there was nothing to do."""
+        return not (self.registered or self.archived or self.failed)
+
+
+class Archivist:
+    """One of those who work on an archive. Its methods block."""
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        coordinator: Coordinator,
+        tables: Tables,
+        rules: Rules,
+        disk: Disk,
+        clock: Clock,
+        token: Callable[[int], str],
+        go_on: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`go_on` is asked between two steps; `token` makes so many random bytes, in hex."""
+        self._segments, self._coordinator, self._tables = data / "segments", coordinator, tables
+        self._rules, self._disk, self._clock, self._token, self._go_on = rules, disk, clock, token, go_on
+        self._parked = Parked(data / "parked", disk=disk)
+        self._name = token(8)
+        self._damaged: set[str] = set()  # Said once each.
+
+    def start(self) -> None:
+        """See that the coordinator knows all that the archive has; it is made anew if it does not.
+
+        Raises:
+            ArchiveUnusable: the store refuses.
+            CoordinatorUnusable: the database refuses.
+        """
+        lanes = range(self._coordinator.lanes)
+        # The tables first: a number is given out before it is written, so a coordinator of today knows all of these.
+        marks = {lane: [self._tables.mark(name, lane) for name in TABLES] for lane in lanes}
+        if all(self._coordinator.knows(lane, mark) for lane in lanes for mark in marks[lane]):
+            return
+        with self._alone():
+            _log.warning("the coordinator is older than the archive: it is made anew")
+            horizon = self._oldest_left() - micros_in(limits.remembered_days * 86_400)
+            numbers = {
+                lane: max(mark.number for mark in marks[lane] if mark is not None) for lane in lanes if any(marks[lane])
+            }
+            self._coordinator.restore(past_of(self._tables, numbers, horizon))
+
+    def round(self) -> Round:
+        """Register, gather, archive, remove: all that is due now and that no other archivist holds."""
+        registered = removed = archived = failed = 0
+        with self._lease("scan") as held:
+            if held:
+                removed += self._remove()
+                registered = self._register()
+                self._gather()
+        for lane in range(self._coordinator.lanes):
+            with self._lease(f"lane-{lane}") as held:
+                while held and self._go_on():
+                    task = self._claim(lane)
+                    if task is None:
+                        break
+                    if self._archive(task):
+                        archived += 1
+                    else:
+                        failed += 1
+        with self._lease("scan") as held:
+            if held:
+                removed += self._remove()
+                # What nobody may send again need not be known; not before all that came is registered.
+                self._coordinator.prune(self._now() - micros_in(limits.remembered_days * 86_400))
+                for name in TABLES:
+                    self._tables.checkpoint(name)
+        return Round(registered, archived, failed, removed)
+
+    # -- what comes in ----------------------------------------------------------------------------------------------
+
+    def _register(self) -> int:
+        known = self._coordinator.segments()
+        registered = 0
+        for name in self._sealed():
+            if name in known or not self._go_on():
+                continue
+            try:
+                entries = [_entry(decode_line(line), place, len(line)) for place, line in self._lines(name)]
+            except FileNotFoundError:
+                continue
+            except (SegmentDamaged, msgspec.MsgspecError, ValueError) as damage:
+                if name not in self._damaged:
+                    self._damaged.add(name)
+                    _log.error("%s is not archived: %s; see tallypost-server verify --repair", name, damage)
+                continue
+            registered += self._coordinator.register(name, entries)
+            self._disk.point("after_register")
+            self._coordinator.hold("scan", self._name)
+        return registered
+
+    def _gather(self) -> None:
+        rules = self._rules
+        self._coordinator.gather(self._now(), delay=rules.delay, max_delay=rules.max_delay, new_id=self._token)
+
+    def _claim(self, lane: int) -> Task | None:
+        try:
+            return self._coordinator.claim(lane, self._name, self._now(), batch_seconds=self._rules.batch_seconds)
+        except LeaseLost:
+            return None
+
+    # -- what is archived -------------------------------------------------------------------------------------------
+
+    def _archive(self, task: Task) -> bool:
+        """Whether the task is done. Whatever else happened is kept with it."""
+        try:
+            self._write(task, self._coordinator.plan(task))
+            self._disk.point("before_finish")
+            self._coordinator.finish(task, self._name)
+            self._disk.point("after_finish")
+        except LeaseLost as failure:
+            _log.warning("%s", failure)
+        except (DataRefused, NumberSpent) as failure:
+            return self._divide(task, failure)
+        except (ArchiveUnusable, CoordinatorUnusable, MarkTaken, OSError) as failure:
+            self._try_later(task, failure)
+        else:
+            return True
+        return False
+
+    def _write(self, task: Task, plan: Plan) -> None:
+        renew = lambda: self._renew(task)  # noqa: E731  It is handed on, and says only this.
+        if task.kind == "report":
+            reports = ReportRows()
+            for line, _ in self._wanted(plan):
+                reports.add(line)
+            self._tables.write("reports", task.lane, task.mark, task.id, by_partition(reports.table()), renew)
+            return
+        events = EventRows()
+        for line, key in self._wanted(plan):
+            wanted = plan.lines[key[0]][key[1]]
+            assert wanted.indexes is not None
+            events.add(line, plan.parts[wanted.stream].first_seen, wanted.indexes)
+        rows = by_partition(events.table())
+        files: dict[datetime.date, str] = {}
+        if rows:
+            files = self._tables.write("events", task.lane, task.mark, task.id, rows, renew).files
+        self._disk.point("between_tables")
+        index = by_partition(session_rows(task, plan.parts, files))
+        self._tables.write("sessions", task.lane, task.mark, task.id, index, renew)
+
+    def _wanted(self, plan: Plan) -> Iterator[tuple[Line, tuple[str, int]]]:
+        """The lines of a plan, segment by segment."""
+        for name, places in plan.lines.items():
+            left = len(places)
+            try:
+                for place, data in self._lines(name):
+                    if place in places:
+                        yield decode_line(data), (name, place)
+                        left -= 1
+                    if not left:
+                        break
+            except (SegmentDamaged, msgspec.MsgspecError, ValueError) as failure:
+                raise DataRefused(f"{name} cannot be read: {failure}") from failure
+            except FileNotFoundError as failure:
+                raise DataRefused(f"{name} is gone") from failure
+            if left:
+                raise DataRefused(f"{name} has fewer lines than it had")
+
+    def _renew(self, task: Task) -> None:
+        if not self._coordinator.hold(f"lane-{task.lane}", self._name):
+            raise LeaseLost(f"lane-{task.lane}", self._name)
+
+    # -- what goes wrong --------------------------------------------------------------------------------------------
+
+    def _try_later(self, task: Task, failure: Exception) -> None:
+        seconds = min(limits.archive_retry_seconds_min * 2**task.failures, limits.archive_retry_seconds_max)
+        _log.error("a task of %d rows is tried again in %d s: %s", task.rows, seconds, failure)
+        with contextlib.suppress(CoordinatorUnusable):
+            self._coordinator.try_later(task, str(failure), self._now() + micros_in(seconds))
+
+    def _divide(self, task: Task, failure: Exception) -> bool:
+        """Split the task, or park what it holds if that is one stream."""
+        names: tuple[TableName, ...] = ("reports",) if task.kind == "report" else ("events", "sessions")
+        try:
+            # Whoever sleeps with this task in hand must not wake up and commit it.
+            for name in names:
+                self._tables.spend(name, task.lane, task.mark)
+            self._disk.point("after_spend")
+            streams = self._coordinator.streams(task)
+            if len(streams) > 1:
+                self._coordinator.split(task, self._name, self._now(), self._token)
+                return True
+            for app, stream in streams:
+                self._park(task, app, stream, str(failure))
+            self._disk.point("after_park")
+            self._coordinator.park(task, self._name)
+        except LeaseLost:
+            return False
+        except (ArchiveUnusable, CoordinatorUnusable, MarkTaken, OSError) as trouble:
+            self._try_later(task, trouble)
+            return False
+        return True
+
+    def _park(self, task: Task, app: str, stream: str, reason: str) -> None:
+        _log.error("%s %s of %s is parked: %s", task.kind, stream, app, reason)
+        plan = self._coordinator.plan(task)
+        lines = []
+        for name, places in plan.lines.items():
+            with contextlib.suppress(SegmentDamaged, FileNotFoundError):
+                lines += [line for place, line in self._lines(name) if place in places]
+        self._parked.keep(app, stream, lines, reason=reason, at=self._clock.now())
+
+    # -- what goes --------------------------------------------------------------------------------------------------
+
+    def _remove(self) -> int:
+        settled = self._coordinator.settled()
+        for name in settled:
+            for path in (self._segments / name, self._segments / (name + MANIFEST_ENDING)):
+                self._disk.unlink(path)
+        if settled:
+            self._disk.point("after_segment_unlink")
+            self._disk.sync_folder(self._segments)
+        for name in settled:
+            self._coordinator.forget_segment(name)
+        return len(settled)
+
+    # -- small things -----------------------------------------------------------------------------------------------
+
+    def _sealed(self) -> list[str]:
+        names = self._disk.names(self._segments)
+        return [name for name in names if name.endswith(SEALED_ENDING) and is_stem(name.removesuffix(SEALED_ENDING))]
+
+    def _lines(self, name: str) -> Iterator[tuple[int, bytes]]:
+        return enumerate(whole_lines(self._disk.pieces(self._segments / name)))
+
+    def _oldest_left(self) -> int:
+        """When the oldest document was received that a segment still holds."""
+        oldest = self._now()
+        for name in self._sealed():
+            with contextlib.suppress(
+                SegmentDamaged, FileNotFoundError, msgspec.MsgspecError, ValueError, StopIteration
+            ):
+                oldest = min(oldest, micros_of(decode_line(next(self._lines(name))[1]).received))
+        return oldest
+
+    @contextlib.contextmanager
+    def _lease(self, name: str) -> Iterator[bool]:
+        held = self._coordinator.hold(name, self._name)
+        try:
+            yield held
+        finally:
+            if held:
+                self._coordinator.let_go(name, self._name)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for name in ("scan", *(f"lane-{lane}" for lane in range(self._coordinator.lanes))):
+                if not stack.enter_context(self._lease(name)):
+                    raise LeaseLost(name, self._name)
+            yield
+
+    def _now(self) -> int:
+        return micros(self._clock.now())
+
+
+def _entry(line: Line, place: int, length: int) -> Entry:
+    return Entry(
+        line.kind,
+        line.app,
+        line.stream,
+        micros_of(line.received),
+        place,
+        length,
+        line.first,
+        line.last,
+        line.lost,
+        line.terminal,
+    )

@@ -1,0 +1,64 @@
+"""What the archive tells of the past, for a coordinator that is made anew.
+
+Takes   the tables.
+Gives   the sessions and reports of the horizon, as the coordinator keeps them.
+Never   reads what is older than the horizon.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from typing import Any
+
+from ..clock import micros, moment_at
+from ..streams.coordinator import Restored
+from ..streams.session import Session
+from .rows import ranges_in
+from .tables import Tables
+
+
+def past_of(tables: Tables, numbers: dict[int, int], since: int) -> Restored:
+    """All of which something came since then (microseconds since 1970)."""
+    return Restored(numbers, _sessions(tables, since), _reports(tables, since))
+
+
+def _sessions(tables: Tables, since: int) -> Iterator[Session]:
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for file in tables.files("sessions"):
+        for row in tables.read("sessions", file.path).to_pylist():
+            key = (row["app"], row["session"])
+            if key not in rows or rows[key]["part"] < row["part"]:
+                rows[key] = row
+    for row in rows.values():
+        last_entry = micros(row["last_entry"])
+        if last_entry < since:
+            continue
+        content, lost = ranges_in(row["content"]), ranges_in(row["lost"])
+        told = row["told_terminal"]
+        yield Session(
+            row["app"],
+            row["session"],
+            micros(row["first_seen"]),
+            last_entry,
+            terminal=told,
+            terminal_received=None if told is None else last_entry,
+            content=content,
+            lost=lost,
+            archived=content,
+            told_lost=lost,
+            told_terminal=told,
+            part=row["part"],
+            state=row["state"],
+        )
+
+
+def _reports(tables: Tables, since: int) -> Iterator[tuple[str, str, int]]:
+    # A report is taken until its day is older than the horizon, so older partitions have none that could come again.
+    first = moment_at(since).date() - datetime.timedelta(days=1)
+    for file in tables.files("reports"):
+        if file.day < first:
+            continue
+        rows = tables.read("reports", file.path, ["app", "id", "received"])
+        for row in rows.to_pylist():
+            yield row["app"], row["id"], micros(row["received"])

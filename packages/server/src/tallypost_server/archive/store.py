@@ -1,0 +1,119 @@
+"""Where the tables lie: a local folder, or an S3-compatible store.
+
+Takes   objects by their path below the archive.
+Gives   `ObjectStore`, and the real ones as `FolderStore` and `S3Store`.
+Never   knows what a table is, beyond that a log entry of one lies in ``_delta_log/`` and must be durable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Protocol
+
+from ..disk import Disk
+
+
+class ObjectStore(Protocol):
+    """A store of whole objects. Every call may block, and may raise OSError."""
+
+    @property
+    def address(self) -> str:
+        """As deltalake takes it."""
+        ...
+
+    @property
+    def options(self) -> dict[str, str]:
+        """As deltalake takes them."""
+        ...
+
+    def put(self, path: str, data: bytes) -> None:
+        """Return once an object is there, whole and durable; one of this name is replaced."""
+        ...
+
+    def get(self, path: str) -> bytes:
+        """An object.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        ...
+
+    def names(self, folder: str) -> list[str]:
+        """The objects directly in a folder, sorted; empty if it is not there."""
+        ...
+
+    def size(self, path: str) -> int:
+        """How long an object is.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        ...
+
+    def remove(self, path: str) -> None:
+        """Take an object away, durably; that it is not there is no error."""
+        ...
+
+    def make_durable(self, paths: list[str]) -> None:
+        """Return once these objects, which somebody else has put, are durable."""
+        ...
+
+
+class FolderStore:
+    """A local folder, on the disk."""
+
+    def __init__(self, folder: Path, *, disk: Disk) -> None:
+        self._folder, self._disk = folder, disk
+        disk.make_folder(folder)
+
+    @property
+    def address(self) -> str:
+        """The folder's path."""
+        return str(self._folder.resolve())
+
+    @property
+    def options(self) -> dict[str, str]:
+        """None."""
+        return {}
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write beside it, sync, rename, sync the folder."""
+        target = self._folder / path
+        self._disk.make_folder(target.parent)
+        half = target.with_name(f".{target.name}.making")
+        self._disk.unlink(half)  # Left by one that was killed.
+        file = self._disk.create(half)
+        try:
+            file.write(data)
+            file.sync()
+        finally:
+            file.close()
+        self._disk.rename(half, target)
+        self._disk.sync_folder(target.parent)
+
+    def get(self, path: str) -> bytes:
+        """A file's bytes."""
+        return self._disk.read(self._folder / path)
+
+    def names(self, folder: str) -> list[str]:
+        """A folder's names."""
+        return self._disk.names(self._folder / folder)
+
+    def size(self, path: str) -> int:
+        """A file's size."""
+        return self._disk.stat(self._folder / path).size
+
+    def remove(self, path: str) -> None:
+        """Unlink, sync the folder."""
+        target = self._folder / path
+        self._disk.unlink(target)
+        with contextlib.suppress(FileNotFoundError):
+            self._disk.sync_folder(target.parent)
+
+    def make_durable(self, paths: list[str]) -> None:
+        """Sync the files, then their folders."""
+        for path in paths:
+            self._disk.sync_file(self._folder / path)
+        for folder in sorted({(self._folder / path).parent for path in paths}):
+            self._disk.sync_folder(folder)

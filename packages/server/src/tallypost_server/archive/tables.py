@@ -1,0 +1,327 @@
+"""The Delta tables: rows are written exactly once, and are durable when that is said.
+
+Takes   rows by partition, and the mark of the task that writes them.
+Gives   the names of the files, once they are committed, durable and read back.
+Never   commits on another handle than the one that was looked at; never lets the library write, check point or clean
+        up by itself, since it does not sync.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
+
+from .. import limits
+from ..clock import Clock
+from ..errors import ArchiveUnusable, DataRefused, MarkTaken, NumberSpent
+from ..streams.coordinator import Mark
+from .columns import PARTITION, TABLES, Table, TableName
+from .store import ObjectStore
+
+_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+_CONFIGURATION = {
+    # Ours come at a moment of our own, and are synced before anything older goes.
+    "delta.checkpointInterval": str(2**31 - 1),
+    "delta.enableExpiredLogCleanup": "false",
+}
+LOG = "_delta_log"
+
+
+class Written(NamedTuple):
+    """What a task has in a table: its files by partition, and whether it had them before."""
+
+    files: dict[datetime.date, str]
+    before: bool
+
+
+class Stored(NamedTuple):
+    """A file of a table, as its log tells."""
+
+    path: str
+    size: int
+    rows: int
+    day: datetime.date
+
+
+class Tables:
+    """The three tables of an archive."""
+
+    def __init__(self, store: ObjectStore, *, clock: Clock, point: Any) -> None:
+        """`point` is told each place of danger that is passed."""
+        self.store, self._clock, self._point = store, clock, point
+        self._durable: dict[TableName, int] = {}  # The last version that is known to be.
+
+    def handle(self, name: TableName) -> DeltaTable:
+        """The table as it is now; a table that is not there is made.
+
+        Raises:
+            ArchiveUnusable: the store refuses, or what lies there is no table of ours.
+        """
+        try:
+            try:
+                return DeltaTable(self._address(name), storage_options=self.store.options)
+            except TableNotFoundError:
+                DeltaTable.create(
+                    self._address(name),
+                    schema=TABLES[name].schema,
+                    mode="ignore",
+                    partition_by=[PARTITION],
+                    name=name,
+                    configuration=_CONFIGURATION,
+                    storage_options=self.store.options,
+                    post_commithook_properties=_NO_HOOKS,
+                )
+                handle = DeltaTable(self._address(name), storage_options=self.store.options)
+                self._settle(name, handle)
+                return handle
+        except (DeltaError, OSError) as failure:
+            raise ArchiveUnusable(self._address(name), failure) from failure
+
+    def is_there(self, name: TableName) -> bool:
+        """Whether anything was ever archived."""
+        return bool(self.store.names(f"{name}/{LOG}"))
+
+    def mark(self, name: TableName, lane: int) -> Mark | None:
+        """The mark of the last task of a lane that wrote."""
+        return _mark(self.handle(name), lane) if self.is_there(name) else None
+
+    def files(self, name: TableName) -> list[Stored]:
+        """The files of which the table consists."""
+        if not self.is_there(name):
+            return []
+        actions = pa.table(self.handle(name).get_add_actions())
+        days = [partition[PARTITION] for partition in actions.column("partition").to_pylist()]
+        return [
+            Stored(path, size, rows or 0, day)
+            for path, size, rows, day in zip(
+                actions.column("path").to_pylist(),
+                actions.column("size_bytes").to_pylist(),
+                actions.column("num_records").to_pylist(),
+                days,
+                strict=True,
+            )
+        ]
+
+    def write(
+        self, name: TableName, lane: int, mark: Mark, task: str, rows: Mapping[datetime.date, pa.Table], renew: Any
+    ) -> Written:
+        """Return once a task's rows are in the table, durably, and were read back; a task that wrote before adds none.
+
+        `renew` is called before the commit, and raises if the lane is no longer ours.
+
+        Raises:
+            MarkTaken: another task has written with this number.
+            NumberSpent: the task is to be split, not written.
+            DataRefused: the rows cannot be written.
+            ArchiveUnusable: the store refuses.
+        """
+        files = {day: f"{PARTITION}={day}/{task}.parquet" for day in rows}
+        handle = self.handle(name)
+        if self._has(name, handle, lane, mark):
+            self._settle(name, handle)
+            return Written(files, before=True)
+        table = TABLES[name]
+        try:
+            actions = [self._put(name, table, day, files[day], part) for day, part in rows.items()]
+            self._point("before_table_commit")
+            renew()
+            while True:
+                try:
+                    _commit(handle, table, actions, lane, mark)
+                    break
+                except CommitFailedError as failure:
+                    # Another has committed meanwhile: what we know of the lane may be no longer so.
+                    handle = self.handle(name)
+                    if self._has(name, handle, lane, mark):
+                        break
+                    if "oncurrent" not in str(failure):
+                        raise
+            self._point("after_table_commit")
+            handle = self.handle(name)
+            self._settle(name, handle)
+            for day, part in rows.items():
+                self._read_back(name, table, files[day], part)
+        except (DeltaError, OSError) as failure:
+            raise ArchiveUnusable(self._address(name), failure) from failure
+        self._point("after_table_durable")
+        return Written(files, before=False)
+
+    def spend(self, name: TableName, lane: int, mark: Mark) -> None:
+        """Let no task write with this number any more, whoever holds its rows and sleeps.
+
+        Raises:
+            MarkTaken: a task has written with it.
+            ArchiveUnusable: the store refuses.
+        """
+        try:
+            handle = self.handle(name)
+            if _mark(handle, lane) == mark.spent:
+                return
+            if self._has(name, handle, lane, mark):
+                raise MarkTaken(name, lane, found=mark, given=mark.spent)
+            _commit(handle, TABLES[name], [], lane, mark.spent)
+            self._settle(name, self.handle(name))
+        except (DeltaError, OSError) as failure:
+            raise ArchiveUnusable(self._address(name), failure) from failure
+
+    def replace(self, name: TableName, source: Stored, target: str, rows: pa.Table, owner: str) -> None:
+        """Put `rows` in the place of a file, which is then removed; without rows it is only removed.
+
+        `owner` names who does it, as a lane does a task: the version is the table's.
+        """
+        table = TABLES[name]
+        try:
+            handle = self.handle(name)
+            actions: list[AddAction | RemoveAction] = [
+                RemoveAction(
+                    path=source.path,
+                    deletion_timestamp=int(self._clock.now().timestamp() * 1000),
+                    data_change=True,
+                    partition_values={PARTITION: str(source.day)},
+                    size=source.size,
+                )
+            ]
+            if rows.num_rows:
+                actions.append(self._put(name, table, source.day, target, rows))
+            handle.create_write_transaction(
+                actions,
+                "append",
+                table.schema,
+                [PARTITION],
+                commit_properties=CommitProperties({"by": owner}, limits.commit_retries_max),
+                post_commithook_properties=_NO_HOOKS,
+            )
+            self._settle(name, self.handle(name))
+            if rows.num_rows:
+                self._read_back(name, table, target, rows)
+            self.store.remove(f"{name}/{source.path}")
+        except (DeltaError, OSError) as failure:
+            raise ArchiveUnusable(self._address(name), failure) from failure
+
+    def checkpoint(self, name: TableName) -> bool:
+        """Let the table's log begin anew, if enough was committed; whether it was."""
+        if not self.is_there(name):
+            return False
+        try:
+            entries = [entry for entry in self.store.names(f"{name}/{LOG}") if _version(entry) >= 0]
+            if len(entries) < limits.checkpoint_commits:
+                return False
+            handle = self.handle(name)
+            handle.create_checkpoint()
+            made = [entry for entry in self.store.names(f"{name}/{LOG}") if _is_checkpoint(entry, handle.version())]
+            self.store.make_durable([f"{name}/{LOG}/{entry}" for entry in (*made, "_last_checkpoint")])
+            if self.handle(name).version() < handle.version():
+                raise ArchiveUnusable(self._address(name), RuntimeError("it cannot be read from its checkpoint"))
+            for entry in entries:
+                if _version(entry) < handle.version():
+                    self.store.remove(f"{name}/{LOG}/{entry}")
+            for entry in self.store.names(f"{name}/{LOG}"):
+                if entry.endswith(".checkpoint.parquet") and entry not in made:
+                    self.store.remove(f"{name}/{LOG}/{entry}")
+        except (DeltaError, OSError) as failure:
+            raise ArchiveUnusable(self._address(name), failure) from failure
+        return True
+
+    def read(self, name: TableName, path: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """A file's rows."""
+        data = pa.BufferReader(self.store.get(f"{name}/{path}"))
+        return pq.ParquetFile(data).read(None if columns is None else list(columns))
+
+    def dataset(self, name: TableName) -> Any:
+        """The table as a dataset of Arrow's, which reads only files and row groups that may hold what is asked for."""
+        return self.handle(name).to_pyarrow_dataset()
+
+    def _put(self, name: TableName, table: Table, day: datetime.date, path: str, rows: pa.Table) -> AddAction:
+        sink = pa.BufferOutputStream()
+        try:
+            pq.write_table(
+                rows, sink, compression="zstd", row_group_size=limits.archive_group_rows, write_page_index=True
+            )
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as failure:
+            raise DataRefused(str(failure)) from failure
+        data = sink.getvalue().to_pybytes()
+        self.store.put(f"{name}/{path}", data)
+        return AddAction(
+            path=path,
+            size=len(data),
+            partition_values={PARTITION: str(day)},
+            modification_time=int(self._clock.now().timestamp() * 1000),
+            data_change=True,
+            stats=_stats(rows, table),
+        )
+
+    def _read_back(self, name: TableName, table: Table, path: str, rows: pa.Table) -> None:
+        keys = list(table.key)
+        if not self.read(name, path, keys).equals(rows.select(keys)):
+            raise OSError(f"{name}/{path} does not hold what was written")
+
+    def _has(self, name: TableName, handle: DeltaTable, lane: int, mark: Mark) -> bool:
+        """Whether the task of this mark has written."""
+        found = _mark(handle, lane)
+        if found is None or found.number < mark.number:
+            return False
+        if found == mark.spent:
+            raise NumberSpent(name, lane, mark.number)
+        if found != mark:
+            raise MarkTaken(name, lane, found=found, given=mark)
+        return True
+
+    def _settle(self, name: TableName, handle: DeltaTable) -> None:
+        """Return once all that the handle knows of the table's log is durable."""
+        known = self._durable.get(name, -1)
+        version = handle.version()
+        if version > known:
+            entries = self.store.names(f"{name}/{LOG}")
+            new = [entry for entry in entries if known < _version(entry) <= version]
+            self.store.make_durable([f"{name}/{LOG}/{entry}" for entry in new])
+            self._durable[name] = version
+
+    def _address(self, name: TableName) -> str:
+        return f"{self.store.address.rstrip('/')}/{name}"
+
+
+def _commit(handle: DeltaTable, table: Table, actions: Sequence[AddAction], lane: int, mark: Mark) -> None:
+    handle.create_write_transaction(
+        list(actions),
+        "append",
+        table.schema,
+        [PARTITION],
+        commit_properties=CommitProperties(
+            # Others may have committed for other lanes since; for this lane the library refuses then.
+            max_commit_retries=limits.commit_retries_max,
+            app_transactions=[Transaction(f"lane-{lane}", int(mark))],
+        ),
+        post_commithook_properties=_NO_HOOKS,
+    )
+
+
+def _mark(handle: DeltaTable, lane: int) -> Mark | None:
+    version = handle.transaction_version(f"lane-{lane}")
+    return None if version is None else Mark(version)
+
+
+def _version(entry: str) -> int:
+    """The version that an entry of the log makes; -1 of what is no entry."""
+    stem, _, ending = entry.partition(".")
+    return int(stem) if ending == "json" and stem.isascii() and stem.isdigit() else -1
+
+
+def _is_checkpoint(entry: str, version: int) -> bool:
+    return entry.startswith(f"{version:020d}.checkpoint")
+
+
+def _stats(rows: pa.Table, table: Table) -> str:
+    """What engines look at before they open a file: rows are sorted by the key's first columns."""
+    first, last = {}, {}
+    for column in table.key[:2]:
+        values = pa.compute.min_max(rows.column(column)).as_py()
+        first[column], last[column] = values["min"], values["max"]
+    return json.dumps({"numRecords": rows.num_rows, "minValues": first, "maxValues": last, "nullCount": {}})

@@ -1,0 +1,232 @@
+"""Wires archival: coordinator, tables and archivist on a data folder; in `serve`, a process of its own for it.
+
+Takes   settings.
+Gives   what commands read and archive with; `ArchivistProcess`, which is kept alive.
+Never   imports the archive's libraries before something is archived or read: they are an extra.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from . import limits
+from .clock import Clock, SystemClock
+from .disk import OsDisk
+from .errors import CannotArchive, ExtraMissing
+from .settings import ARCHIVAL, Settings
+from .workers import die_with
+
+if TYPE_CHECKING:
+    from .archive.archivist import Archivist
+    from .archive.reader import ArchiveReader
+    from .archive.tables import Tables
+    from .streams.coordinator import Coordinator
+
+_log = logging.getLogger(__name__)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def need_archive(what: str) -> None:
+    """See that the archive's libraries are installed.
+
+    Raises:
+        ExtraMissing: one is not.
+    """
+    for package in ("deltalake", "pyarrow", "sqlalchemy"):
+        if importlib.util.find_spec(package) is None:
+            raise ExtraMissing(what, package, "archive")
+
+
+def tables(settings: Settings) -> Tables:
+    """The archive's tables."""
+    need_archive("the archive")
+    from .archive.store import FolderStore
+    from .archive.tables import Tables
+
+    disk = OsDisk()
+    return Tables(FolderStore(Path(settings.archive), disk=disk), clock=SystemClock(), point=disk.point)
+
+
+@contextlib.contextmanager
+def coordinator(settings: Settings) -> Iterator[Coordinator]:
+    """The coordinator, opened.
+
+    Raises:
+        CoordinatorUnusable, CoordinatorNewer: its database cannot be used.
+    """
+    need_archive("the coordinator")
+    from .streams.coordinator import Coordinator, engine_of, url_of
+
+    OsDisk().make_folder(settings.data)
+    opened = Coordinator(engine_of(url_of(settings.coordinator), SystemClock()))
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def archivist(settings: Settings, opened: Coordinator, go_on: Callable[[], bool], batch_seconds: float) -> Archivist:
+    """One of those who archive."""
+    from .archive.archivist import Archivist, Rules
+
+    for folder in ("segments", "parked"):
+        OsDisk().make_folder(settings.data / folder)
+    return Archivist(
+        settings.data,
+        coordinator=opened,
+        tables=tables(settings),
+        rules=Rules(settings.archive_delay, settings.archive_max_delay, batch_seconds),
+        disk=OsDisk(),
+        clock=SystemClock(),
+        token=secrets.token_hex,
+        go_on=go_on,
+    )
+
+
+def archive(settings: Settings, *, once: bool, parent: int | None = None) -> int:
+    """Archive what is due, until SIGTERM, or once; with a parent, no longer than that lives.
+
+    Returns the exit status: with `once`, 1 if something that was due could not be archived.
+    """
+    if parent is not None:
+        die_with(parent)
+    ended = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        ended.set()
+
+    for number in _SIGNALS:
+        signal.signal(number, end)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # Who serves with several workers has them blocked.
+    with contextlib.suppress(PermissionError):
+        os.nice(limits.archive_niceness)
+    batch_seconds = settings.archive_batch_seconds
+    if once and settings.sources["archive_batch_seconds"] == "default":
+        batch_seconds = 0.0
+    with coordinator(settings) as opened:
+        works = archivist(settings, opened, lambda: not ended.is_set(), batch_seconds)
+        if once:
+            works.start()
+            return _until_nothing_is_due(works, ended)
+        _for_ever(works, ended, settings.scan_seconds)
+    return 0
+
+
+def _until_nothing_is_due(works: Archivist, ended: threading.Event) -> int:
+    failed = 0
+    while not ended.is_set():
+        done = works.round()
+        failed += done.failed
+        if not done.registered and not done.archived:
+            break
+    return 1 if failed else 0
+
+
+def _for_ever(works: Archivist, ended: threading.Event, pause: float) -> None:
+    started = False
+    while not ended.is_set():
+        try:
+            if not started:
+                works.start()
+                started = True
+            works.round()
+        except (CannotArchive, OSError) as failure:  # Nothing is lost; what does not pass by itself is said each time.
+            _log.error("%s", failure)
+        ended.wait(pause)
+
+
+def archive_reader(settings: Settings) -> ArchiveReader:
+    """What reads the archive."""
+    found = tables(settings)
+    from .archive.reader import ArchiveReader
+
+    return ArchiveReader(found)
+
+
+class Waiting(NamedTuple):
+    """What ``status`` tells of archival."""
+
+    streams: dict[str, int]
+    tasks: dict[str, int]
+    oldest: float | None
+    """When the oldest document was received that is registered and not archived; seconds since 1970."""
+    registered: list[str]
+    parked: list[dict[str, Any]]
+
+
+def waiting(settings: Settings) -> Waiting:
+    """What is known of streams and tasks; nothing, if nobody ever archived here."""
+    from .archive.parked import Parked
+
+    parked = Parked(settings.data / "parked", disk=OsDisk()).all()
+    streams = {"open": 0, "complete": 0, "sparse": 0, "parked": len(parked), "supplements": 0, "contradictions": 0}
+    tasks = {"waiting": 0, "running": 0, "failed": 0}
+    if "://" not in settings.coordinator and not Path(settings.coordinator).exists():
+        return Waiting({**streams, "duplicates": 0}, tasks, None, [], parked)
+    with coordinator(settings) as opened:
+        counts, registered = opened.counts(), list(opened.segments())
+    oldest = None if counts.oldest_waiting is None else counts.oldest_waiting / 1_000_000
+    return Waiting({**streams, **counts.streams}, counts.tasks, oldest, registered, parked)
+
+
+class ArchivistProcess:
+    """An archivist beside a server, started again when it dies. To be tended by a loop; no method blocks for long."""
+
+    def __init__(self, settings: Settings, *, clock: Clock) -> None:
+        """Nothing is started yet.
+
+        Raises:
+            ExtraMissing: the archive's libraries are not installed.
+        """
+        need_archive("archival beside a server (serve --no-archive does without)")
+        self._command = [sys.executable, "-m", __package__, "--data", str(settings.data), "archive"]
+        for name in sorted(ARCHIVAL):
+            self._command += ["--" + name.replace("_", "-"), str(getattr(settings, name))]
+        self._command += ["--log-format", settings.log_format, "--child-of", str(os.getpid())]
+        self._clock = clock
+        self._process: subprocess.Popen[bytes] | None = None
+        self._not_before = clock.monotonic()
+
+    def tend(self) -> None:
+        """Start it if it is not there and due."""
+        if self._process is not None:
+            status = self._process.poll()
+            if status is None:
+                return
+            _log.error("the archivist ended with %d and is started again", status)
+            self._process = None
+            self._not_before = self._clock.monotonic() + limits.archivist_rest_seconds
+        if self._clock.monotonic() >= self._not_before:
+            try:
+                self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)  # noqa: S603  Ours alone.
+            except OSError as failure:  # No process or no memory left: ingestion goes on.
+                _log.error("the archivist cannot be started: %s", failure)
+                self._not_before = self._clock.monotonic() + limits.archivist_rest_seconds
+
+    def end(self) -> None:
+        """Tell it to end after what it is at."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def wait(self, seconds: float) -> None:
+        """Return once it has ended; after so many seconds it is killed, which loses nothing."""
+        if self._process is None:
+            return
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None

@@ -1,0 +1,584 @@
+"""The coordinator: what waits for the archive, who works on it, and when it is settled.
+
+Takes   sealed segments' entries; the outcomes of tasks.
+Gives   tasks with frozen input, one archivist at a time a lane; segments that may go; counts.
+Never   reads a segment or the archive: it is told what lies there. What it knows can be made anew from both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import msgspec
+import sqlalchemy as sa
+from msgspec import Struct
+from sqlalchemy.engine import Connection, Engine
+
+from .. import limits
+from ..clock import Clock, micros
+from ..errors import CoordinatorUnusable, LeaseLost
+from . import queries as q
+from .migrations import make_anew, migrate
+from .ranges import count, ranges, union
+from .session import Batch, Part, Session, add, begun, is_settled, part_of, shares, with_part
+
+Kind: TypeAlias = Literal["report", "events"]
+
+
+class Entry(NamedTuple):
+    """A stored document, as the coordinator knows it; `line` is its place in its segment, from 0."""
+
+    kind: Kind
+    app: str
+    stream: str
+    received: int
+    line: int
+    bytes: int
+    first: int | None = None
+    last: int | None = None
+    lost: int | None = None
+    terminal: int | None = None
+
+    @property
+    def batch(self) -> Batch:
+        """What a batch tells of its session."""
+        assert self.first is not None
+        assert self.last is not None
+        assert self.lost is not None
+        return Batch(self.received, self.first, self.last, self.lost, self.terminal)
+
+
+class Task(Struct, frozen=True):
+    """What is archived together. `number` is the lane's; `mark` goes into the tables with the rows."""
+
+    id: str
+    kind: Kind
+    lane: int
+    number: int
+    rows: int
+    failures: int
+
+    @property
+    def mark(self) -> Mark:
+        """What the tables keep of it."""
+        return Mark.of(self.number, self.id)
+
+
+class Mark(int):
+    """A task's number and a part of its id in one whole number: the version that a table keeps of a lane.
+
+    An equal number with another id is so seen to be another task's. The lowest bit tells that the number was spent:
+    no task will ever write with it.
+    """
+
+    @classmethod
+    def of(cls, number: int, task: str) -> Mark:
+        """The mark of the task with this number and id."""
+        tag = int(task[:8], 16) >> (32 - limits.mark_bits)
+        return cls(number << limits.mark_bits | tag & ~1)
+
+    @property
+    def number(self) -> int:
+        """The task's number."""
+        return self >> limits.mark_bits
+
+    @property
+    def spent(self) -> Mark:
+        """The mark of the number once it was spent."""
+        return Mark(self | 1)
+
+
+class Wanted(NamedTuple):
+    """Of a line in a segment what the task archives: of a report all, of a batch these indexes."""
+
+    stream: tuple[str, str]
+    indexes: tuple[tuple[int, int], ...] | None
+
+
+class Plan(NamedTuple):
+    """A task's input: which lines of which segments, and for each session what its index tells."""
+
+    lines: dict[str, dict[int, Wanted]]
+    parts: dict[tuple[str, str], Part]
+
+
+class Counts(NamedTuple):
+    """What ``status`` shows of it."""
+
+    streams: dict[str, int]
+    tasks: dict[str, int]
+    oldest_waiting: int | None
+
+
+class Restored(NamedTuple):
+    """What the archive tells of the past: lanes' numbers, then sessions, then reports (app, id, received)."""
+
+    numbers: dict[int, int]
+    sessions: Iterable[Session]
+    reports: Iterable[tuple[str, str, int]]
+
+
+_encode = msgspec.json.Encoder().encode
+_session = msgspec.json.Decoder(Session).decode
+_part = msgspec.json.Decoder(Part).decode
+
+
+def lane_of(stream: str, lanes: int) -> int:
+    """The lane that a stream always waits in."""
+    return hashlib.blake2s(stream.encode(), digest_size=4).digest()[0] % lanes
+
+
+def engine_of(url: str, clock: Clock) -> Engine:
+    """The database; for SQLite a path as ``sqlite:///…``."""
+    engine = sa.create_engine(url)
+    if engine.dialect.name == "sqlite":
+
+        @sa.event.listens_for(engine, "connect")
+        def prepare(connection: Any, _: Any) -> None:
+            connection.isolation_level = None  # Transactions begin as said below.
+            connection.execute("PRAGMA busy_timeout = 60000")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.create_function("tallypost_now", 0, lambda: micros(clock.now()))
+
+        @sa.event.listens_for(engine, "begin")
+        def begin(connection: Connection) -> None:
+            # A transaction that reads first and writes later would be refused where another wrote in between.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+class Coordinator:
+    """One database. Its methods block, each is one transaction, and whatever ends the process leaves it whole."""
+
+    def __init__(self, engine: Engine, *, lanes: int = 1) -> None:
+        """`lanes` is how many a new coordinator gets; one that is there keeps its own.
+
+        Raises:
+            CoordinatorUnusable: the database is damaged, away, or of a newer version.
+        """
+        self._engine = engine
+        with self._begin() as connection:
+            self.lanes = migrate(connection, lanes=lanes)
+
+    def close(self) -> None:
+        """Give the database back."""
+        self._engine.dispose()
+
+    @contextlib.contextmanager
+    def _begin(self) -> Iterator[Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except sa.exc.DBAPIError as failure:
+            raise CoordinatorUnusable(str(self._engine.url), failure) from failure
+
+    # -- what is known ----------------------------------------------------------------------------------------------
+
+    def fact(self, name: str) -> str | None:
+        """A fact that was kept."""
+        with self._begin() as connection:
+            return q.fact(connection, name)
+
+    def keep_fact(self, name: str, value: str) -> None:
+        """Keep a fact, instead of what it was."""
+        with self._begin() as connection:
+            q.keep_fact(connection, name, value)
+
+    def segments(self) -> dict[str, bool]:
+        """The registered segments by name, and whether all that is in one is settled."""
+        with self._begin() as connection:
+            return q.segments(connection)
+
+    def counts(self) -> Counts:
+        """How much there is of what."""
+        with self._begin() as connection:
+            totals = q.totals(connection)
+            states = q.sessions_by_state(connection)
+            return Counts(
+                {
+                    "open": states.get("open", 0),
+                    "complete": states.get("complete", 0),
+                    "sparse": states.get("sparse", 0),
+                    **{
+                        name: totals.get(name, 0)
+                        for name in ("supplements", "contradictions", "duplicates", "archived_rows")
+                    },
+                },
+                q.tasks_by_state(connection),
+                q.oldest_waiting(connection),
+            )
+
+    # -- what comes in ----------------------------------------------------------------------------------------------
+
+    def register(self, name: str, entries: Sequence[Entry]) -> bool:
+        """Take up a sealed segment with all that is in it. False if that was done before."""
+        with self._begin() as connection:
+            segment = q.add_segment(connection, name)
+            if segment is None:
+                return False
+            duplicates = self._add_reports(connection, segment, [entry for entry in entries if entry.kind == "report"])
+            found = self._add_batches(connection, segment, [entry for entry in entries if entry.kind == "events"])
+            q.count(connection, duplicates=duplicates + found.duplicates, contradictions=found.contradictions)
+            return True
+
+    def _add_reports(self, connection: Connection, segment: int, entries: list[Entry]) -> int:
+        known = q.reports(connection, {entry.stream for entry in entries})
+        waiting = q.report_entries(connection, [name for (_, name), archived in known.items() if not archived])
+        new: dict[tuple[str, str], Entry] = {}
+        duplicates = 0
+        earlier = []
+        for entry in sorted(entries, key=lambda entry: entry.received):
+            key = (entry.app, entry.stream)
+            if key in known or key in new:
+                duplicates += 1
+                place = waiting.get(key)
+                if place is not None and place.task is None and entry.received < place.received:
+                    earlier.append((place.id, entry))
+                    waiting[key] = place._replace(received=entry.received)
+            else:
+                new[key] = entry
+        q.move_entries(connection, segment, earlier)
+        q.add_entries(connection, segment, [(self._lane(entry.stream), entry) for entry in new.values()])
+        last = latest((entry.app, entry.stream, entry.received) for entry in entries)
+        q.add_reports(connection, [(*key, received, False) for key, received in last.items() if key in new])
+        q.touch_reports(connection, [(*key, received) for key, received in last.items() if key in known])
+        return duplicates
+
+    def _add_batches(self, connection: Connection, segment: int, entries: list[Entry]) -> _Found:
+        rows = q.sessions(connection, {entry.stream for entry in entries})
+        states = {key: _session(row.known) for key, row in rows.items()}
+        kept: dict[tuple[str, str], list[Entry]] = {}
+        before = {key: (state.duplicates, state.contradictions) for key, state in states.items()}
+        new = []
+        for entry in sorted(entries, key=lambda entry: entry.received):
+            key = (entry.app, entry.stream)
+            added = add(states.get(key) or begun(*key, entry.batch), entry.batch)
+            states[key] = added.session
+            if added.is_new:
+                new.append((self._lane(entry.stream), entry))
+                kept.setdefault(key, []).append(entry)
+        q.add_entries(connection, segment, new)
+        added_rows, changed = [], []
+        for key, state in states.items():
+            row, batches = rows.get(key), kept.get(key, [])
+            if row is None:
+                added_rows.append(self._row(state, batches))
+            else:
+                changed.append(self._row(state, batches, row.oldest_waiting, row.rows, row.bytes))
+        q.add_sessions(connection, added_rows)
+        q.keep_sessions(connection, changed)
+        return _Found(
+            sum(state.duplicates - before.get(key, (0, 0))[0] for key, state in states.items()),
+            sum(state.contradictions - before.get(key, (0, 0))[1] for key, state in states.items()),
+        )
+
+    def _row(
+        self, session: Session, more: Sequence[Any], oldest: int | None = None, rows: int = 0, size: int = 0
+    ) -> q.SessionRow:
+        """A session of which this much waits, and besides it `more` (entries)."""
+        moments = [entry.received for entry in more]
+        if oldest is not None:
+            moments.append(oldest)
+        return q.SessionRow(
+            self._lane(session.stream),
+            session,
+            _encode(session),
+            min(moments, default=None),
+            rows + sum(count(_batch_of(entry).content) for entry in more),
+            size + sum(entry.bytes for entry in more),
+        )
+
+    def _lane(self, stream: str) -> int:
+        return lane_of(stream, self.lanes) if self.lanes > 1 else 0
+
+    # -- what is due ------------------------------------------------------------------------------------------------
+
+    def gather(self, now: int, *, delay: float, max_delay: float, new_id: Callable[[int], str]) -> int:
+        """Put what is due into tasks; return how many streams that were.
+
+        A report is due as it comes. A session is due when it is complete and `delay` seconds have passed since its last
+        entry, or when its oldest entry that is not archived is older than `max_delay` seconds.
+        """
+        gathered = 0
+        with self._begin() as connection:
+            for lane in range(self.lanes):
+                gathered += self._gather_reports(connection, lane, now, new_id)
+            complete_before, waiting_before = now - micros_in(delay), now - micros_in(max_delay)
+            puts, grown = [], dict[str, list[int]]()
+            rooms: dict[int, str] = {}
+            for row in q.due_sessions(connection, complete_before, waiting_before):
+                task = rooms.get(row.lane) or self._room(connection, "events", row.lane, now, new_id)
+                rooms[row.lane] = task
+                puts.append((task, row.app, row.stream))
+                size = grown.setdefault(task, [0, 0])
+                size[0] += max(row.rows, 1)
+                size[1] += row.bytes
+                if size[0] >= limits.task_rows_max or size[1] >= limits.task_bytes_max:
+                    q.grow_task(connection, task, *grown.pop(task))
+                    del rooms[row.lane]
+            for task, size in grown.items():
+                q.grow_task(connection, task, *size)
+            q.put_sessions(connection, puts)
+        return gathered + len(puts)
+
+    def _gather_reports(self, connection: Connection, lane: int, now: int, new_id: Callable[[int], str]) -> int:
+        gathered = 0
+        while True:
+            chunk = q.waiting_reports(connection, lane, limits.gather_rows)
+            if not chunk.rows:
+                return gathered
+            task = self._room(connection, "report", lane, now, new_id)
+            q.put_reports(connection, task, lane, chunk.last)
+            q.grow_task(connection, task, chunk.rows, chunk.bytes)
+            gathered += chunk.rows
+
+    def _room(self, connection: Connection, kind: Kind, lane: int, now: int, new_id: Callable[[int], str]) -> str:
+        """The task that still gathers, or a new one."""
+        task = q.gathering_task(connection, kind, lane, limits.task_rows_max, limits.task_bytes_max)
+        if task is None:
+            task = new_id(16)
+            q.add_task(connection, task, kind, lane, "gathering", now, 0, 0)
+        return task
+
+    # -- who works --------------------------------------------------------------------------------------------------
+
+    def hold(self, name: str, holder: str) -> bool:
+        """Take or renew a lease, for so long as a lease lasts. False if another holds it."""
+        with self._begin() as connection:
+            return q.hold(connection, name, holder, micros_in(limits.lease_seconds))
+
+    def let_go(self, name: str, holder: str) -> None:
+        """Give a lease back."""
+        with self._begin() as connection:
+            q.let_go(connection, name, holder)
+
+    def claim(self, lane: int, holder: str, now: int, *, batch_seconds: float) -> Task | None:
+        """The lane's next task that is due, with its input frozen and its number; None if there is none.
+
+        The lane must be held. One that was begun before comes first, with the number that it has.
+
+        Raises:
+            LeaseLost: the lane is not held by `holder`.
+        """
+        with self._begin() as connection:
+            self._must_hold(connection, lane, holder)
+            made_before = now - micros_in(batch_seconds)
+            row = q.next_task(connection, lane, now, made_before, limits.task_rows_max, limits.task_bytes_max)
+            # A table keeps the lane's highest number alone: while one is given out, no other is.
+            if row is None or (row.number is None and q.numbered(connection, lane) is not None):
+                return None
+            if row.state == "gathering":
+                self._freeze(connection, row.id, row.kind)
+            number = row.number
+            if number is None:
+                number = q.take_number(connection, lane)
+            q.begin_task(connection, row.id, number)
+            return Task(row.id, row.kind, lane, number, row.rows, row.failures)
+
+    def plan(self, task: Task) -> Plan:
+        """A task's input. It is the same however often it is asked for."""
+        lines: dict[str, dict[int, Wanted]] = {}
+        with self._begin() as connection:
+            names = q.segment_names(connection)
+            rows = q.entries_of_task(connection, task.id)
+            parts = {key: _part(row.part) for key, row in q.sessions_of_task(connection, task.id).items()}
+        if task.kind == "report":
+            for row in rows:
+                lines.setdefault(names[row.segment], {})[row.line] = Wanted((row.app, row.stream), None)
+            return Plan(lines, {})
+        of_session: dict[tuple[str, str], list[Any]] = {}
+        for row in rows:
+            of_session.setdefault((row.app, row.stream), []).append(row)
+        for key, part in parts.items():
+            its = of_session.get(key, [])
+            for row, share in zip(its, shares([_batch_of(row) for row in its], part.content), strict=True):
+                if share:
+                    lines.setdefault(names[row.segment], {})[row.line] = Wanted(key, share)
+        return Plan(lines, parts)
+
+    def finish(self, task: Task, holder: str) -> None:
+        """A task's rows are in the archive, durably: settle what it held.
+
+        Raises:
+            LeaseLost: the lane is not held by `holder`; who holds it finds the rows and finishes.
+        """
+        with self._begin() as connection:
+            self._must_hold(connection, task.lane, holder)
+            if not q.is_running(connection, task.id, task.number):
+                raise LeaseLost(f"lane-{task.lane}", holder)
+            supplements = written = 0
+            if task.kind == "report":
+                written = q.settle_reports(connection, task.id)
+            else:
+                settled = []
+                for row in q.sessions_of_task(connection, task.id).values():
+                    part = _part(row.part)
+                    supplements += part.number > 1
+                    written += count(part.content)
+                    settled.append(with_part(_session(row.known), part))
+                self._settle(connection, task.id, settled)
+            q.remove_task(connection, task.id)
+            q.count(connection, supplements=supplements, archived_rows=written)
+            q.mark_settled(connection)
+
+    def _settle(self, connection: Connection, task: str, sessions: Sequence[Session]) -> None:
+        """Take sessions out of a task, with its entries, and with those that are needless now."""
+        late: dict[tuple[str, str], list[Any]] = {}
+        for entry in q.entries_beside(connection, task):
+            late.setdefault((entry.app, entry.stream), []).append(entry)
+        q.remove_entries_of(connection, task)
+        needless, rows = [], []
+        for session in sessions:
+            left, content = [], session.archived
+            for entry in late.get((session.app, session.stream), []):
+                if is_settled(session, _batch_of(entry)):
+                    needless.append(entry.id)
+                else:
+                    left.append(entry)
+                    content = union(content, _batch_of(entry).content)
+            gone = len(late.get((session.app, session.stream), [])) - len(left)
+            kept = msgspec.structs.replace(session, content=content, duplicates=session.duplicates + gone)
+            rows.append(self._row(kept, left))
+        q.remove_entries(connection, needless)
+        q.keep_sessions(connection, rows, let_go=True)
+        q.count(connection, duplicates=len(needless))
+
+    def _freeze(self, connection: Connection, task: str, kind: Kind) -> None:
+        if kind == "report":
+            return  # A report's entry says all.
+        q.freeze_entries(connection, task)
+        batches: dict[tuple[str, str], list[Batch]] = {}
+        for entry in q.entries_of_task(connection, task):
+            batches.setdefault((entry.app, entry.stream), []).append(_batch_of(entry))
+        parts = []
+        for key, row in q.sessions_of_task(connection, task).items():
+            waiting: tuple[tuple[int, int], ...] = ()
+            for batch in batches.get(key, []):
+                waiting += batch.content
+            parts.append((*key, _encode(part_of(_session(row.known), ranges(waiting)))))
+        q.keep_parts(connection, parts)
+
+    def _must_hold(self, connection: Connection, lane: int, holder: str) -> None:
+        if not q.holds(connection, f"lane-{lane}", holder):
+            raise LeaseLost(f"lane-{lane}", holder)
+
+    # -- what goes wrong --------------------------------------------------------------------------------------------
+
+    def try_later(self, task: Task, problem: str, not_before: int) -> None:
+        """Trouble that is not the task's own: try it again, with its number."""
+        with self._begin() as connection:
+            q.delay_task(connection, task.id, problem, not_before)
+
+    def streams(self, task: Task) -> list[tuple[str, str]]:
+        """A task's streams, by application and name."""
+        with self._begin() as connection:
+            return q.streams_of_task(connection, task.kind, task.id)
+
+    def split(self, task: Task, holder: str, now: int, new_id: Callable[[int], str]) -> None:
+        """Put a task's streams into two tasks, whose number is yet to come. Its own was spent before.
+
+        Raises:
+            LeaseLost: the lane is not held by `holder`.
+        """
+        with self._begin() as connection:
+            self._must_hold(connection, task.lane, holder)
+            streams = q.streams_of_task(connection, task.kind, task.id)
+            for half in (streams[: len(streams) // 2], streams[len(streams) // 2 :]):
+                new = new_id(16)
+                q.add_task(connection, new, task.kind, task.lane, "waiting", now, len(half), 0)
+                q.move_streams(connection, task.kind, task.id, new, half)
+            q.remove_task(connection, task.id)
+
+    def park(self, task: Task, holder: str) -> None:
+        """Give up a task of one stream, a copy of which lies elsewhere.
+
+        Raises:
+            LeaseLost: the lane is not held by `holder`.
+        """
+        with self._begin() as connection:
+            self._must_hold(connection, task.lane, holder)
+            q.settle_reports(connection, task.id)
+            # What is parked is not archived: it is a gap, and would be tried again if it came again.
+            sessions = q.sessions_of_task(connection, task.id).values()
+            self._settle(connection, task.id, [_session(row.known) for row in sessions])
+            q.remove_task(connection, task.id)
+            q.mark_settled(connection)
+
+    # -- what goes --------------------------------------------------------------------------------------------------
+
+    def settled(self) -> list[str]:
+        """The segments of which all is archived, a duplicate, or parked, and that no task may read."""
+        with self._begin() as connection:
+            q.mark_settled(connection)
+            return [name for name, settled in q.segments(connection).items() if settled]
+
+    def forget_segment(self, name: str) -> None:
+        """The file is gone, durably."""
+        with self._begin() as connection:
+            q.remove_segment(connection, name)
+
+    def prune(self, before: int) -> None:
+        """Forget sessions and reports of which nothing came since `before` and nothing waits."""
+        with self._begin() as connection:
+            q.prune(connection, before)
+
+    def erase(self, stream: str) -> None:
+        """Forget a stream, also where a task that has not begun holds it; its segments are rewritten by others."""
+        with self._begin() as connection:
+            q.erase(connection, stream)
+            q.mark_settled(connection)
+
+    # -- made anew --------------------------------------------------------------------------------------------------
+
+    def knows(self, lane: int, mark: Mark | None) -> bool:
+        """Whether this is the mark of a task that was given out here, or an older one's."""
+        if mark is None:
+            return True
+        with self._begin() as connection:
+            if mark.number != q.number(connection, lane):
+                return mark.number < q.number(connection, lane)
+            given = q.numbered(connection, lane)
+            return given is None or given.number != mark.number or Mark.of(*given).spent == mark.spent
+
+    def restore(self, past: Restored) -> None:
+        """Forget all, and take up what the archive tells; segments are registered anew afterwards."""
+        with self._begin() as connection:
+            make_anew(connection, lanes=self.lanes)
+            for lane, number in past.numbers.items():
+                q.raise_number(connection, lane, number)
+            q.add_sessions(connection, [self._row(session, []) for session in past.sessions])
+            q.add_reports(connection, [(*key, at, True) for key, at in latest(past.reports).items()])
+
+
+class _Found(NamedTuple):
+    duplicates: int
+    contradictions: int
+
+
+def latest(reports: Iterable[tuple[str, str, int]]) -> dict[tuple[str, str], int]:
+    """Each report once, with its latest time."""
+    found: dict[tuple[str, str], int] = {}
+    for app, report, at in reports:
+        found[(app, report)] = max(at, found.get((app, report), 0))
+    return found
+
+
+def micros_in(seconds: float) -> int:
+    """Microseconds in so many seconds."""
+    return int(seconds * 1_000_000)
+
+
+def url_of(place: str) -> str:
+    """The address of a database as SQLAlchemy has it: of a file, if it is none already."""
+    return place if "://" in place else f"sqlite:///{Path(place).absolute()}"
+
+
+def _batch_of(row: Any) -> Batch:
+    return Batch(row.received, row.first, row.last, row.lost, row.terminal)

@@ -1,0 +1,548 @@
+"""Every query of the coordinator, by name.
+
+Takes   a connection in a transaction, and values.
+Gives   rows.
+Never   decides anything that a name here does not say; each is one statement, or one for each chunk of its input.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection
+
+from .schema import database_now
+from .schema import entries as e
+from .schema import facts as f
+from .schema import leases as le
+from .schema import reports as r
+from .schema import segments as sg
+from .schema import sessions as s
+from .schema import tasks as t
+from .schema import totals as to
+
+if TYPE_CHECKING:
+    from .coordinator import Entry
+    from .session import Session
+
+Key = tuple[str, str]
+Item = TypeVar("Item")
+# Databases bound how many values a statement may have; this is below every bound.
+_CHUNK = 500
+
+
+def _chunks(items: Collection[Item]) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while chunk := list(itertools.islice(iterator, _CHUNK)):
+        yield chunk
+
+
+def _insert(connection: Connection, table: sa.Table) -> Any:
+    """An INSERT that knows ON CONFLICT."""
+    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+
+
+# -- facts and totals ---------------------------------------------------------------------------------------------
+
+
+def fact(connection: Connection, name: str) -> str | None:
+    """A fact's value."""
+    return connection.execute(sa.select(f.c.value).where(f.c.name == name)).scalar()
+
+
+def keep_fact(connection: Connection, name: str, value: str) -> None:
+    """Set a fact."""
+    insert = _insert(connection, f).values(name=name, value=value)
+    connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_={"value": value}))
+
+
+def count(connection: Connection, **more: int) -> None:
+    """Add to totals."""
+    for name, number in more.items():
+        if number:
+            insert = _insert(connection, to).values(name=name, value=number)
+            add = {"value": to.c.value + number}
+            connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_=add))
+
+
+def totals(connection: Connection) -> dict[str, int]:
+    """All totals."""
+    return {row.name: row.value for row in connection.execute(sa.select(to))}
+
+
+# -- segments -----------------------------------------------------------------------------------------------------
+
+
+def add_segment(connection: Connection, name: str) -> int | None:
+    """A new segment's id; None if it is there."""
+    insert = _insert(connection, sg).values(name=name, settled=False).on_conflict_do_nothing()
+    return connection.execute(insert.returning(sg.c.id)).scalar()
+
+
+def segments(connection: Connection) -> dict[str, bool]:
+    """Registered segments, and whether each is settled."""
+    return {row.name: row.settled for row in connection.execute(sa.select(sg.c.name, sg.c.settled))}
+
+
+def segment_names(connection: Connection) -> dict[int, str]:
+    """The names by their ids."""
+    return {row.id: row.name for row in connection.execute(sa.select(sg.c.id, sg.c.name))}
+
+
+def mark_settled(connection: Connection) -> None:
+    """Mark the segments of which no entry is left."""
+    left = sa.exists().where(e.c.segment == sg.c.id)
+    connection.execute(sa.update(sg).where(~sg.c.settled, ~left).values(settled=True))
+
+
+def remove_segment(connection: Connection, name: str) -> None:
+    """Forget a segment of which no entry is left."""
+    left = sa.exists().where(e.c.segment == sg.c.id)
+    connection.execute(sa.delete(sg).where(sg.c.name == name, ~left))
+
+
+# -- entries ------------------------------------------------------------------------------------------------------
+
+
+def add_entries(connection: Connection, segment: int, entries: Sequence[tuple[int, Entry]]) -> None:
+    """Entries of a segment, each with its lane."""
+    if entries:
+        connection.execute(
+            sa.insert(e),
+            [{**entry._asdict(), "lane": lane, "segment": segment, "task": None} for lane, entry in entries],
+        )
+
+
+def move_entries(connection: Connection, segment: int, moves: Sequence[tuple[int, Entry]]) -> None:
+    """Let entries lie where the same report was received earlier."""
+    for place, entry in moves:  # Hardly ever any: segments are registered in the order in which they were begun.
+        connection.execute(
+            sa.update(e)
+            .where(e.c.id == place)
+            .values(received=entry.received, segment=segment, line=entry.line, bytes=entry.bytes)
+        )
+
+
+def entries_of_task(connection: Connection, task: str) -> Sequence[Any]:
+    """A task's entries, in the order of segment and line: of two received at once the first here wins."""
+    return connection.execute(sa.select(e).where(e.c.task == task).order_by(e.c.segment, e.c.line)).all()
+
+
+def entries_beside(connection: Connection, task: str) -> Sequence[Any]:
+    """The entries of a task's sessions that came too late for it."""
+    its = sa.tuple_(e.c.app, e.c.stream).in_(sa.select(s.c.app, s.c.stream).where(s.c.task == task))
+    return connection.execute(sa.select(e).where(e.c.kind == "events", e.c.task.is_(None), its)).all()
+
+
+def remove_entries_of(connection: Connection, task: str) -> None:
+    """Forget a task's entries."""
+    connection.execute(sa.delete(e).where(e.c.task == task))
+
+
+def remove_entries(connection: Connection, ids: Collection[int]) -> None:
+    """Forget entries."""
+    for chunk in _chunks(ids):
+        connection.execute(sa.delete(e).where(e.c.id.in_(chunk)))
+
+
+def freeze_entries(connection: Connection, task: str) -> None:
+    """Give a task all entries of its sessions that have come so far."""
+    # A list that is made once: asked row by row, the planner would look through all of the task for each.
+    its = sa.tuple_(e.c.app, e.c.stream).in_(sa.select(s.c.app, s.c.stream).where(s.c.task == task))
+    connection.execute(sa.update(e).where(e.c.kind == "events", e.c.task.is_(None), its).values(task=task))
+
+
+# -- reports ------------------------------------------------------------------------------------------------------
+
+
+class Place(NamedTuple):
+    """Where a report that waits lies."""
+
+    id: int
+    received: int
+    task: str | None
+
+
+class Chunk(NamedTuple):
+    """The reports that wait up to an entry."""
+
+    rows: int
+    bytes: int
+    last: int
+
+
+def reports(connection: Connection, ids: Collection[str]) -> dict[Key, bool]:
+    """Which of some reports are known, and whether each is archived."""
+    found = {}
+    for chunk in _chunks(ids):
+        for row in connection.execute(sa.select(r.c.app, r.c.id, r.c.archived).where(r.c.id.in_(chunk))):
+            found[(row.app, row.id)] = row.archived
+    return found
+
+
+def add_reports(connection: Connection, rows: Sequence[tuple[str, str, int, bool]]) -> None:
+    """Reports that were not known: app, id, received, whether it is archived."""
+    if rows:
+        connection.execute(
+            sa.insert(r),
+            [{"app": app, "id": report, "last_entry": at, "archived": archived} for app, report, at, archived in rows],
+        )
+
+
+def touch_reports(connection: Connection, rows: Sequence[tuple[str, str, int]]) -> None:
+    """Something of known reports came again: app, id, received."""
+    if rows:
+        connection.execute(
+            sa.update(r)
+            .where(
+                r.c.app == sa.bindparam("of_app"), r.c.id == sa.bindparam("of_id"), r.c.last_entry < sa.bindparam("at")
+            )
+            .values(last_entry=sa.bindparam("at")),
+            [{"of_app": app, "of_id": report, "at": at} for app, report, at in rows],
+        )
+
+
+def report_entries(connection: Connection, ids: Collection[str]) -> dict[Key, Place]:
+    """Where reports lie that are not archived."""
+    found = {}
+    for chunk in _chunks(ids):
+        rows = connection.execute(
+            sa.select(e.c.app, e.c.stream, e.c.id, e.c.received, t.c.id.label("task"))
+            # While a task gathers its input may still change.
+            .select_from(e.outerjoin(t, sa.and_(t.c.id == e.c.task, t.c.state != "gathering")))
+            .where(e.c.stream.in_(chunk), e.c.kind == "report")
+        )
+        for row in rows:
+            found[(row.app, row.stream)] = Place(row.id, row.received, row.task)
+    return found
+
+
+def waiting_reports(connection: Connection, lane: int, rows_max: int) -> Chunk:
+    """The first so many reports that no task has."""
+    waiting = (
+        sa.select(e.c.id, e.c.bytes)
+        .where(e.c.kind == "report", e.c.task.is_(None), e.c.lane == lane)
+        .order_by(e.c.id)
+        .limit(rows_max)
+        .subquery()
+    )
+    row = connection.execute(
+        sa.select(
+            sa.func.count(), sa.func.coalesce(sa.func.sum(waiting.c.bytes), 0), sa.func.max(waiting.c.id)
+        ).select_from(waiting)
+    ).one()
+    return Chunk(int(row[0]), int(row[1]), int(row[2] or 0))
+
+
+def put_reports(connection: Connection, task: str, lane: int, last: int) -> None:
+    """Give a task the reports that wait up to an entry."""
+    connection.execute(
+        sa.update(e).where(e.c.kind == "report", e.c.task.is_(None), e.c.lane == lane, e.c.id <= last).values(task=task)
+    )
+
+
+def settle_reports(connection: Connection, task: str) -> int:
+    """A task's reports are archived, or parked: they are remembered and wait no more. How many those were."""
+    its = sa.tuple_(r.c.app, r.c.id).in_(sa.select(e.c.app, e.c.stream).where(e.c.task == task, e.c.kind == "report"))
+    connection.execute(sa.update(r).where(its).values(archived=True))
+    return connection.execute(sa.delete(e).where(e.c.task == task, e.c.kind == "report")).rowcount
+
+
+# -- sessions -----------------------------------------------------------------------------------------------------
+
+
+def sessions(connection: Connection, streams: Collection[str]) -> dict[Key, Any]:
+    """Sessions by app and stream."""
+    found = {}
+    for chunk in _chunks(streams):
+        for row in connection.execute(sa.select(s).where(s.c.stream.in_(chunk))):
+            found[(row.app, row.stream)] = row
+    return found
+
+
+class SessionRow(NamedTuple):
+    """A session as it is put down: what is known of it, and what of it waits."""
+
+    lane: int
+    session: Session
+    known: bytes
+    oldest_waiting: int | None
+    rows: int
+    bytes: int
+
+    def values(self) -> dict[str, Any]:
+        """The columns, but the key."""
+        return {
+            "known": self.known,
+            "state": self.session.state,
+            "complete": self.session.complete,
+            "last_entry": self.session.last_entry,
+            "oldest_waiting": self.oldest_waiting,
+            "rows": self.rows,
+            "bytes": self.bytes,
+        }
+
+
+def add_sessions(connection: Connection, rows: Sequence[SessionRow]) -> None:
+    """Sessions that were not known."""
+    if rows:
+        connection.execute(
+            sa.insert(s),
+            [{**row.values(), "app": row.session.app, "stream": row.session.stream, "lane": row.lane} for row in rows],
+        )
+
+
+def keep_sessions(connection: Connection, rows: Sequence[SessionRow], *, let_go: bool = False) -> None:
+    """Put sessions down as they are now; `let_go` takes them out of their task."""
+    if not rows:
+        return
+    values: dict[str, Any] = {name: sa.bindparam(f"its_{name}") for name in rows[0].values()}
+    if let_go:
+        values |= {"task": None, "part": None}
+    connection.execute(
+        sa.update(s).where(s.c.app == sa.bindparam("of_app"), s.c.stream == sa.bindparam("of_stream")).values(values),
+        [
+            {
+                **{f"its_{name}": value for name, value in row.values().items()},
+                "of_app": row.session.app,
+                "of_stream": row.session.stream,
+            }
+            for row in rows
+        ],
+    )
+
+
+def due_sessions(connection: Connection, complete_before: int, waiting_before: int) -> Sequence[Any]:
+    """Sessions of which something waits, that no task has, and that are complete since long enough, or overdue."""
+    columns = (s.c.app, s.c.stream, s.c.lane, s.c.rows, s.c.bytes)
+    waits = sa.and_(s.c.oldest_waiting.isnot(None), s.c.task.is_(None))
+    complete = sa.select(*columns).where(waits, s.c.complete, s.c.last_entry <= complete_before)
+    overdue = sa.select(*columns).where(waits, s.c.oldest_waiting <= waiting_before)
+    return connection.execute(sa.union(complete, overdue)).all()
+
+
+def put_sessions(connection: Connection, puts: Sequence[tuple[str, str, str]]) -> None:
+    """Give tasks sessions: task, app, stream."""
+    if puts:
+        connection.execute(
+            sa.update(s)
+            .where(s.c.app == sa.bindparam("of_app"), s.c.stream == sa.bindparam("of_stream"))
+            .values(task=sa.bindparam("its_task")),
+            [{"its_task": task, "of_app": app, "of_stream": stream} for task, app, stream in puts],
+        )
+
+
+def sessions_of_task(connection: Connection, task: str) -> dict[Key, Any]:
+    """A task's sessions."""
+    return {(row.app, row.stream): row for row in connection.execute(sa.select(s).where(s.c.task == task))}
+
+
+def keep_parts(connection: Connection, parts: Sequence[tuple[str, str, bytes]]) -> None:
+    """What a task archives of each of its sessions."""
+    if parts:
+        connection.execute(
+            sa.update(s)
+            .where(s.c.app == sa.bindparam("of_app"), s.c.stream == sa.bindparam("of_stream"))
+            .values(part=sa.bindparam("its_part")),
+            [{"of_app": app, "of_stream": stream, "its_part": part} for app, stream, part in parts],
+        )
+
+
+def sessions_by_state(connection: Connection) -> dict[str, int]:
+    """How many sessions there are in each state."""
+    rows = connection.execute(sa.select(s.c.state, sa.func.count()).group_by(s.c.state))
+    return {row[0]: row[1] for row in rows}
+
+
+# -- tasks --------------------------------------------------------------------------------------------------------
+
+
+def add_task(
+    connection: Connection, task: str, kind: str, lane: int, state: str, made: int, rows: int, size: int
+) -> None:
+    """A new task without a number."""
+    connection.execute(
+        sa.insert(t),
+        [{"id": task, "kind": kind, "lane": lane, "state": state, "made": made, "rows": rows, "bytes": size}],
+    )
+
+
+def gathering_task(connection: Connection, kind: str, lane: int, rows_max: int, bytes_max: int) -> str | None:
+    """The task that has room for more of this kind."""
+    return connection.execute(
+        sa.select(t.c.id).where(
+            t.c.state == "gathering",
+            t.c.kind == kind,
+            t.c.lane == lane,
+            t.c.rows < rows_max,  # A full one waits only to be claimed.
+            t.c.bytes < bytes_max,
+        )
+    ).scalar()
+
+
+def grow_task(connection: Connection, task: str, rows: int, size: int) -> None:
+    """More was put into a task."""
+    connection.execute(sa.update(t).where(t.c.id == task).values(rows=t.c.rows + rows, bytes=t.c.bytes + size))
+
+
+def next_task(connection: Connection, lane: int, now: int, made_before: int, rows_max: int, bytes_max: int) -> Any:
+    """The lane's task to work on next: one that was begun, or split off, or that is full or old enough."""
+    due = sa.or_(
+        t.c.state != "gathering",
+        t.c.rows >= rows_max,
+        t.c.bytes >= bytes_max,
+        t.c.made <= made_before,
+    )
+    return connection.execute(
+        sa.select(t)
+        .where(t.c.lane == lane, t.c.not_before <= now, due)
+        # A number that was given is used up before the next: a table keeps the lane's highest alone.
+        .order_by(t.c.number.is_(None), t.c.state == "gathering", t.c.made)
+        .limit(1)
+    ).first()
+
+
+class Numbered(NamedTuple):
+    """A number that was given, and to which task."""
+
+    number: int
+    id: str
+
+
+def numbered(connection: Connection, lane: int) -> Numbered | None:
+    """The lane's task that has a number already."""
+    found = sa.select(t.c.number, t.c.id).where(t.c.lane == lane, t.c.number.isnot(None)).limit(1)
+    row = connection.execute(found).first()
+    return None if row is None else Numbered(*row)
+
+
+def begin_task(connection: Connection, task: str, number: int) -> None:
+    """A task is worked on, with this number."""
+    connection.execute(sa.update(t).where(t.c.id == task).values(state="running", number=number))
+
+
+def is_running(connection: Connection, task: str, number: int) -> bool:
+    """Whether a task still has this number."""
+    found = sa.select(t.c.id).where(t.c.id == task, t.c.state == "running", t.c.number == number)
+    return connection.execute(found).first() is not None
+
+
+def delay_task(connection: Connection, task: str, problem: str, not_before: int) -> None:
+    """A task failed for a reason that may pass."""
+    connection.execute(
+        sa.update(t).where(t.c.id == task).values(failures=t.c.failures + 1, problem=problem, not_before=not_before)
+    )
+
+
+def remove_task(connection: Connection, task: str) -> None:
+    """A task is done."""
+    connection.execute(sa.delete(t).where(t.c.id == task))
+
+
+def streams_of_task(connection: Connection, kind: str, task: str) -> list[Key]:
+    """A task's streams, in a fixed order."""
+    table = e if kind == "report" else s
+    rows = connection.execute(
+        sa.select(table.c.app, table.c.stream).where(table.c.task == task).order_by(table.c.app, table.c.stream)
+    )
+    return [(row.app, row.stream) for row in rows]
+
+
+def move_streams(connection: Connection, kind: str, source: str, target: str, streams: Sequence[Key]) -> None:
+    """Give some streams of a task to another, with the frozen input."""
+    for table in (e,) if kind == "report" else (e, s):
+        connection.execute(
+            sa.update(table)
+            .where(
+                table.c.task == source,
+                table.c.app == sa.bindparam("of_app"),
+                table.c.stream == sa.bindparam("of_stream"),
+            )
+            .values(task=target),
+            [{"of_app": app, "of_stream": stream} for app, stream in streams],
+        )
+
+
+def tasks_by_state(connection: Connection) -> dict[str, int]:
+    """How many tasks wait, run, and have failed at least once."""
+    failed = sa.case((t.c.failures > 0, "failed"), (t.c.state == "running", "running"), else_="waiting")
+    rows = connection.execute(sa.select(failed, sa.func.count()).group_by(failed))
+    return {"waiting": 0, "running": 0, "failed": 0, **{row[0]: row[1] for row in rows}}
+
+
+def oldest_waiting(connection: Connection) -> int | None:
+    """When the oldest entry was received that is not settled."""
+    return connection.execute(sa.select(sa.func.min(e.c.received))).scalar()
+
+
+# -- leases -------------------------------------------------------------------------------------------------------
+
+
+def add_lease(connection: Connection, name: str) -> None:
+    """A lease that nobody holds."""
+    connection.execute(sa.insert(le), [{"name": name, "number": 0, "until": 0}])
+
+
+def hold(connection: Connection, name: str, holder: str, lasts: int) -> bool:
+    """Take or renew a lease."""
+    taken = connection.execute(
+        sa.update(le)
+        .where(
+            le.c.name == name,
+            sa.or_(
+                le.c.holder.is_(None),
+                le.c.holder == holder,
+                le.c.until <= database_now(),  # Who held it died, or sleeps: what it does later is refused.
+            ),
+        )
+        .values(holder=holder, until=database_now() + lasts)
+    )
+    return taken.rowcount == 1
+
+
+def holds(connection: Connection, name: str, holder: str) -> bool:
+    """Whether this one holds the lease, and it is not over."""
+    found = sa.select(le.c.name).where(le.c.name == name, le.c.holder == holder, le.c.until > database_now())
+    return connection.execute(found).first() is not None
+
+
+def let_go(connection: Connection, name: str, holder: str) -> None:
+    """Give a lease back."""
+    connection.execute(sa.update(le).where(le.c.name == name, le.c.holder == holder).values(holder=None, until=0))
+
+
+def number(connection: Connection, lane: int) -> int:
+    """The highest number that a task of the lane has."""
+    found: int = connection.execute(sa.select(le.c.number).where(le.c.name == f"lane-{lane}")).scalar_one()
+    return found
+
+
+def take_number(connection: Connection, lane: int) -> int:
+    """The lane's next number."""
+    connection.execute(sa.update(le).where(le.c.name == f"lane-{lane}").values(number=le.c.number + 1))
+    return number(connection, lane)
+
+
+def raise_number(connection: Connection, lane: int, least: int) -> None:
+    """Let the lane's numbers go on above one that was found in a table."""
+    connection.execute(sa.update(le).where(le.c.name == f"lane-{lane}", le.c.number < least).values(number=least))
+
+
+# -- pruned, erased -----------------------------------------------------------------------------------------------
+
+
+def prune(connection: Connection, before: int) -> None:
+    """Forget what the horizon has passed and of which nothing waits."""
+    connection.execute(sa.delete(s).where(s.c.last_entry < before, s.c.oldest_waiting.is_(None), s.c.task.is_(None)))
+    connection.execute(sa.delete(r).where(r.c.last_entry < before, r.c.archived))
+
+
+def erase(connection: Connection, stream: str) -> None:
+    """Forget all of a stream."""
+    connection.execute(sa.delete(e).where(e.c.stream == stream))
+    connection.execute(sa.delete(s).where(s.c.stream == stream))
+    connection.execute(sa.delete(r).where(r.c.id == stream))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tallypost_server.errors import SettingsInvalid
-from tallypost_server.settings import IN_DATA, DECLARED, Listen, load
+from tallypost_server.settings import DECLARED, IN_DATA, Listen, load
 
 DOCS = Path(__file__).parents[3] / "docs" / "server" / "settings.md"
 

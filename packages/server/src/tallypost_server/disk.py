@@ -34,6 +34,7 @@ FaultPoint: TypeAlias = Literal[
     "after_unlink",
     "after_register",
     "before_table_commit",
+    "at_table_commit",
     "after_table_commit",
     "after_table_durable",
     "between_tables",

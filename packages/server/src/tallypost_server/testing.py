@@ -87,8 +87,8 @@ class FaultyDisk:
         self._sync_seconds = seconds
         self._gate.clear()
 
-    def kill_at(self, point: FaultPoint, kill: Callable[[], None] | None = None) -> None:
-        """End the process at `point`; by default by raising `Killed`."""
+    def kill_at(self, point: FaultPoint | None, kill: Callable[[], None] | None = None) -> None:
+        """End the process at `point`; by default by raising `Killed`. None: nowhere."""
         self._kill_at, self._kill = point, kill or _raise_killed
 
     def power_cut(self, folder: Path, *, survives: Callable[[Path], bool] = lambda _: False) -> None:

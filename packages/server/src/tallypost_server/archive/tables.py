@@ -265,7 +265,11 @@ class Tables:
 
     def _has(self, name: TableName, handle: DeltaTable, lane: int, mark: Mark) -> bool:
         """Whether the task of this mark has written."""
-        found = _mark(handle, lane)
+        return self._told(name, lane, _mark(handle, lane), mark)
+
+    @staticmethod
+    def _told(name: TableName, lane: int, found: Mark | None, mark: Mark) -> bool:
+        """What a lane's mark that was found in a table tells of the task with another mark."""
         if found is None or found.number < mark.number:
             return False
         if found == mark.spent:

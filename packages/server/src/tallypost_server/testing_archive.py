@@ -1,0 +1,101 @@
+"""Archive tables in memory, for tests of what is built on them.
+
+Takes   what `archive.tables.Tables` takes.
+Gives   `MemoryTables`: the same answers, and the same places of danger, without files.
+Never   differs from the real ones where nothing was scripted: one suite of checks holds for both.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from .archive.columns import TABLES, TableName
+from .archive.tables import Stored, Tables, Written
+from .errors import ArchiveUnusable, DataRefused, MarkTaken
+from .streams.coordinator import Mark
+
+
+class MemoryTables(Tables):
+    """The three tables of an archive, in memory. Several archivists may share one."""
+
+    def __init__(self, point: Callable[[Any], None] = lambda name: None) -> None:
+        """`point` is told each place of danger that is passed."""
+        self.point = point
+        self._marks: dict[tuple[TableName, int], Mark] = {}
+        self._files: dict[TableName, dict[str, pa.Table]] = {name: {} for name in TABLES}
+        self.failures: list[Exception] = []
+        """Raised one after the other, by the next writes."""
+        self.refuses: Callable[[TableName, pa.Table], bool] = lambda name, rows: False
+        """Which rows are poison."""
+
+    def is_there(self, name: TableName) -> bool:
+        """Whether anything was written."""
+        return bool(self._files[name])
+
+    def mark(self, name: TableName, lane: int) -> Mark | None:
+        """The mark of the last task of a lane that wrote."""
+        return self._marks.get((name, lane))
+
+    def files(self, name: TableName) -> list[Stored]:
+        """The parts of which the table consists."""
+        return [
+            Stored(path, rows.nbytes, rows.num_rows, datetime.date.fromisoformat(path[4:14]))
+            for path, rows in self._files[name].items()
+        ]
+
+    def read(self, name: TableName, path: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """A part's rows."""
+        rows = self._files[name][path]
+        return rows if columns is None else rows.select(list(columns))
+
+    def rows(self, name: TableName) -> list[dict[str, Any]]:
+        """All rows."""
+        found: list[dict[str, Any]] = []
+        for path, rows in self._files[name].items():
+            day = datetime.date.fromisoformat(path[4:14])
+            found += [{"day": day, **row} for row in rows.to_pylist()]
+        return found
+
+    def write(
+        self, name: TableName, lane: int, mark: Mark, task: str, rows: Mapping[datetime.date, pa.Table], renew: Any
+    ) -> Written:
+        """A task's rows, once."""
+        files = {day: f"day={day}/{task}.parquet" for day in rows}
+        seen = self._marks.get((name, lane))
+        if self._told(name, lane, seen, mark):
+            return Written(files, before=True)
+        if self.failures:
+            raise self.failures.pop(0)
+        if any(self.refuses(name, part) for part in rows.values()):
+            raise DataRefused("poison")
+        self.point("before_table_commit")
+        renew()
+        self.point("at_table_commit")
+        # As the library does it: who looked before another committed for the lane is refused, and looks again.
+        if self._marks.get((name, lane)) != seen:
+            if self._told(name, lane, self._marks.get((name, lane)), mark):
+                return Written(files, before=True)
+            raise ArchiveUnusable("memory", RuntimeError("another has committed"))
+        self._marks[(name, lane)] = mark
+        for day, part in rows.items():
+            self._files[name][files[day]] = part
+        self.point("after_table_commit")
+        self.point("after_table_durable")
+        return Written(files, before=False)
+
+    def spend(self, name: TableName, lane: int, mark: Mark) -> None:
+        """Let no task write with this number any more."""
+        found = self._marks.get((name, lane))
+        if found == mark.spent:
+            return
+        if self._told(name, lane, found, mark):
+            raise MarkTaken(name, lane, found=mark, given=mark.spent)
+        self._marks[(name, lane)] = mark.spent
+
+    def checkpoint(self, name: TableName) -> bool:
+        """There is no log."""
+        return False

@@ -36,11 +36,15 @@ PROGRAM = {"program": "mytool", "version": "1.2.3", "python": "3.12", "os": "lin
 SESSIONS = [digit * 32 for digit in "abc"]
 REPORTS = [digit * 32 for digit in "1234"]
 DELAY, MAX_DELAY = 300.0, 7 * 86_400.0
+# Which nodes' open segments are sealed, and how long it is then until somebody archives.
+NODES = st.sampled_from(["aa bb", "aa", "bb", ""])
+SECONDS = st.sampled_from([1.0, DELAY + 1, 86_400.0, MAX_DELAY + 1, MAX_DELAY + 1])
 
 
 class Posted(msgspec.Struct):
     """A batch that was stored."""
 
+    node: str
     received: str
     first: int
     last: int
@@ -65,6 +69,7 @@ class Archive(RuleBasedStateMachine):
         self.posted: dict[str, list[Posted]] = {}
         self.reports: dict[str, list[bytes]] = {}
         self.poison: set[str] = set()
+        self.last: dict[str, float] = {}  # When something of a stream was last posted.
         self.lines: dict[str, list[bytes]] = {"aa": [], "bb": []}  # Of two nodes, each in the order of receipt.
         self.archivists: list[Archivist | None] = [None, None]
         self.nested = False
@@ -110,9 +115,10 @@ class Archive(RuleBasedStateMachine):
         if not events and not lost and closes != 0:
             return
         last = first + lost + events - 1
-        if closes is not None and last < 0:
+        if (closes is not None and last < 0) or self.is_past(session):
             return
         self.clock.advance(0.001)
+        self.last[session] = self.clock.now().timestamp()
         batch = {
             "v": 1,
             "kind": "events",
@@ -134,14 +140,14 @@ class Archive(RuleBasedStateMachine):
         received = stamp(self.clock.now())
         document = documents.decode_batch(body)
         self.lines[node].append(line_of_batch(document, received=received, sha256=receipts.hash_of(body)))
-        told = Posted(received, first, last, lost, document.terminal, msgspec.json.decode(body)["events"])
+        told = Posted(node, received, first, last, lost, document.terminal, msgspec.json.decode(body)["events"])
         self.posted.setdefault(session, []).append(told)
 
     @rule(node=st.sampled_from(["aa", "bb"]))
     def post_again(self, node: str) -> None:
         """The answer was lost, so the same comes again, later."""
         other = self.lines["aa" if node == "bb" else "bb"]
-        if other:
+        if other and not self.is_past(msgspec.json.decode(other[-1])["stream"]):
             self.clock.advance(0.001)
             line = msgspec.json.decode(other[-1])
             line["received"] = stamp(self.clock.now())
@@ -151,10 +157,12 @@ class Archive(RuleBasedStateMachine):
                 again = next(
                     (posted for posted in self.posted[line["stream"]] if posted.events == line["doc"]["events"]), first
                 )
-                self.posted[line["stream"]].append(msgspec.structs.replace(again, received=line["received"]))
+                self.posted[line["stream"]].append(msgspec.structs.replace(again, node=node, received=line["received"]))
 
     @rule(report=st.sampled_from(REPORTS), node=st.sampled_from(["aa", "bb"]), poison=st.sampled_from([False] * 5 + [True]))
     def post_report(self, report: str, node: str, poison: bool) -> None:
+        if self.is_past(report):
+            return
         self.clock.advance(0.001)
         counters = {"cmd/export": next(self.numbers)}
         if poison and report not in self.reports:
@@ -177,7 +185,6 @@ class Archive(RuleBasedStateMachine):
         self.lines[node].append(line)
         self.reports.setdefault(report, []).append(body)
 
-    @rule(node=st.sampled_from(["aa", "bb"]))
     def seal(self, node: str) -> None:
         """What a node has is sealed: the other's may have come earlier, and be sealed later."""
         if self.lines[node]:
@@ -188,20 +195,38 @@ class Archive(RuleBasedStateMachine):
             stem = f"documents-{self.clock.now():%Y%m%dT%H%M%SZ}-{node}-0b0b-{next(self.numbers):06d}"
             write_segment(self.folder / "segments", stem, told, lines, disk=OsDisk())
 
-    @rule(seconds=st.sampled_from([1.0, 10.0, DELAY + 1, 86_400.0, MAX_DELAY + 1]))
-    def wait(self, seconds: float) -> None:
-        self.clock.advance(seconds)
-
     # -- who archives -----------------------------------------------------------------------------------------------
 
-    @rule(which=st.integers(0, 1))
-    def archive(self, which: int) -> None:
+    def make_due(self, nodes: str, seconds: float) -> None:
+        """Seal what some nodes have, and let time pass."""
+        for node in nodes.split():
+            self.seal(node)
+        if seconds > DELAY:  # No segment stays open for longer.
+            self.clock.advance(DELAY)
+            for node in ("aa", "bb"):
+                self.seal(node)
+        self.clock.advance(seconds)
+
+    def is_past(self, stream: str) -> bool:
+        """Whether it is too late to post anything of a stream, by the horizon."""
+        now = self.clock.now().timestamp()
+        return now - self.last.setdefault(stream, now) > 20 * 86_400
+
+    @rule(which=st.integers(0, 1), nodes=NODES, seconds=SECONDS)
+    def archive(self, which: int, nodes: str, seconds: float) -> None:
+        self.make_due(nodes, seconds)
         with contextlib.suppress(LeaseLost):
             self.archivist(which).round()
 
-    @rule(which=st.integers(0, 1), point=st.sampled_from([*ARCHIVE_POINTS, "after_spend", "after_park"]))
-    def archive_and_die(self, which: int, point: Any) -> None:
+    @rule(
+        which=st.integers(0, 1),
+        nodes=NODES,
+        seconds=SECONDS,
+        point=st.sampled_from([*ARCHIVE_POINTS, "after_spend", "after_park"]),
+    )
+    def archive_and_die(self, which: int, nodes: str, seconds: float, point: Any) -> None:
         """An archivist is killed in the middle; its lease lasts a while."""
+        self.make_due(nodes, seconds)
         self.disk.kill_at(point)
         try:
             with contextlib.suppress(Killed, LeaseLost):
@@ -210,9 +235,15 @@ class Archive(RuleBasedStateMachine):
             self.disk.kill_at(None)
         self.archivists[which] = None
 
-    @rule(which=st.integers(0, 1), point=st.sampled_from(["before_table_commit", "at_table_commit", "before_finish"]))
-    def archive_and_sleep(self, which: int, point: Any) -> None:
+    @rule(
+        which=st.integers(0, 1),
+        nodes=NODES,
+        seconds=SECONDS,
+        point=st.sampled_from(["before_table_commit", "at_table_commit", "before_finish"]),
+    )
+    def archive_and_sleep(self, which: int, nodes: str, seconds: float, point: Any) -> None:
         """An archivist sleeps in the middle, another takes over, and the first one wakes up."""
+        self.make_due(nodes, seconds)
 
         def meanwhile() -> None:
             self.disk.kill_at(None)
@@ -227,11 +258,14 @@ class Archive(RuleBasedStateMachine):
         finally:
             self.disk.kill_at(None)
 
-    @rule()
-    def store_refuses(self) -> None:
+    @rule(which=st.integers(0, 1), nodes=NODES, seconds=SECONDS)
+    def store_refuses(self, which: int, nodes: str, seconds: float) -> None:
         """A store that is away for a moment."""
+        self.make_due(nodes, seconds)
         if isinstance(self.tables, MemoryTables):
             self.tables.failures.append(ArchiveUnusable("memory", OSError("away")))
+        with contextlib.suppress(LeaseLost):
+            self.archivist(which).round()
 
     @rule()
     def lose_coordinator(self) -> None:
@@ -268,12 +302,11 @@ class Archive(RuleBasedStateMachine):
         events: dict[str, Counter[int]] = {}
         for row in self.rows("events"):
             events.setdefault(row["session"], Counter())[row["index"]] += 1
-            told = [
-                posted.events[row["index"] - posted.first - posted.lost]
-                for posted in self.posted[row["session"]]
-                if posted.first + posted.lost <= row["index"] <= posted.last
-            ]
-            assert event_of(row) in told, "an event that nobody posted"
+            told: dict[str, Any] = {}  # What each node was told first: what it stored later never comes before it.
+            for posted in self.posted[row["session"]]:
+                if posted.first + posted.lost <= row["index"] <= posted.last:
+                    told.setdefault(posted.node, posted.events[row["index"] - posted.first - posted.lost])
+            assert event_of(row) in told.values(), "an event that nobody posted, or not the first"
         index: dict[str, dict[str, Any]] = {}
         for row in self.rows("sessions"):
             assert row["part"] not in [other["part"] for other in index.values() if other["session"] == row["session"]]

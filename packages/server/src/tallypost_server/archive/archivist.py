@@ -132,8 +132,8 @@ class Archivist:
         with self._lease("scan") as held:
             if held:
                 removed += self._remove()
-                # What nobody may send again need not be known; not before all that came is registered.
-                self._coordinator.prune(self._now() - micros_in(limits.remembered_days * 86_400))
+                if set(self._sealed()) <= set(self._coordinator.segments()):  # What waits may be a repetition of it.
+                    self._coordinator.prune(self._now() - micros_in(limits.remembered_days * 86_400))
                 for name in TABLES:
                     self._tables.checkpoint(name)
         return Round(registered, archived, failed, removed)

@@ -167,7 +167,7 @@ def test_worker_that_cannot_be_started_is_tried_again_later() -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     manager = Manager({}, clock=SystemClock())
-    supervisor = Supervisor(2, lambda worker: 0, run="0a0a0a0a", manager=manager, fork=fork)
+    supervisor = Supervisor(2, lambda worker: 0, run="0a0a0a0a", manager=manager, close=lambda: None, fork=fork)
 
     supervisor._start(1)
 

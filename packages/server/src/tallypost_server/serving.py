@@ -90,7 +90,9 @@ def _supervise(listener: socket.socket, settings: Settings, run: str, archivist:
         return uvloop.run(_serve(App(settings, worker=worker), listener, settings, Manager({}, clock=SystemClock())))
 
     manager = Manager(os.environ, clock=SystemClock())
-    return Supervisor(settings.workers, work, run=run, manager=manager, archivist=archivist).serve()
+    return Supervisor(
+        settings.workers, work, run=run, manager=manager, close=listener.close, archivist=archivist
+    ).serve()
 
 
 def listen(where: Listen) -> socket.socket:
@@ -179,15 +181,17 @@ async def _serve(
         )
     )
 
+    loop = asyncio.get_running_loop()
+
     def end() -> None:
         manager.tell("STOPPING=1")
         app.begin_stop()
-        server.should_exit = True
         tending.cancel()
         if archivist is not None:
             archivist.end()
+        # Who is connected, or about to be, hears it from an answer; only then are sockets closed.
+        loop.call_later(limits.stop_notice_seconds, setattr, server, "should_exit", True)
 
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
     starting = asyncio.create_task(app.start())

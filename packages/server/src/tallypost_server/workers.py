@@ -74,16 +74,18 @@ class Supervisor:
         *,
         run: str,
         manager: Manager,
+        close: Callable[[], None],
         archivist: Tended | None = None,
         fork: Callable[[], int] = os.fork,
     ) -> None:
         """`work` is done in a process of its own, its result is that one's exit status.
 
-        `run` names this run; `manager` hears that the workers are started, and that somebody looks after them.
+        `run` names this run; `manager` hears that the workers are started, and that somebody looks after them. `close`
+        gives up the socket: once the workers have, nobody shall wait in it for an answer.
         """
         self._count, self._work, self._run, self._manager = count, work, run, manager
         self._archivist = archivist
-        self._fork = fork
+        self._close, self._fork = close, fork
         self._lives = [0] * count
         self._numbers: dict[int, int] = {}  # By process id.
         self._born: dict[int, float] = {}
@@ -148,6 +150,7 @@ class Supervisor:
 
     def _stop(self) -> int:
         self._manager.tell("STOPPING=1")
+        self._close()
         if self._archivist is not None:
             self._archivist.end()
         for child in self._numbers:

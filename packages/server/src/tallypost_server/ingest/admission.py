@@ -41,6 +41,11 @@ class Admission:
             raise TooMuchWaiting("requests", given=self._requests + 1, allowed=self._requests_max)
         self._requests += 1
 
+    @property
+    def keeps_connections(self) -> bool:
+        """Whether a connection may be used again; while the server stops the next request would be cut off."""
+        return self.state != "stopping"
+
     def leave(self) -> None:
         """End a request."""
         self._requests -= 1

@@ -24,7 +24,9 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
+_CLOSE = (b"connection", b"close")
 _STORED_START: Message = {"type": "http.response.start", "status": 200, "headers": STORED_HEADERS}
+_STORED_LAST_START: Message = {**_STORED_START, "headers": [*STORED_HEADERS, _CLOSE]}
 
 
 class HungUp(Exception):
@@ -48,7 +50,8 @@ class Ingest:
         except HungUp:
             self._metrics.hang_ups.add()
         else:
-            await self._send(send, _STORED_START, receipts.encode_receipt(sha256))
+            start = _STORED_START if self._admission.keeps_connections else _STORED_LAST_START
+            await self._send(send, start, receipts.encode_receipt(sha256))
 
     async def _store_or_decline(self, request: _Request) -> str:
         """As `_store`, with every other outcome made one that has an answer."""
@@ -121,7 +124,9 @@ class Ingest:
 
     async def _decline(self, declined: Declined, request: _Request, send: Send) -> None:
         self._metrics.declined.add(declined.code)
-        keep_alive = declined.code != "too_slow" and await self._read_rest(request)
+        keep_alive = (
+            declined.code != "too_slow" and await self._read_rest(request) and self._admission.keeps_connections
+        )
         if request.hung_up:
             self._metrics.hang_ups.add()
             return
@@ -130,7 +135,7 @@ class Ingest:
         if declined.code == "method_not_allowed":
             headers.append((b"allow", b"POST"))
         if not keep_alive:
-            headers.append((b"connection", b"close"))
+            headers.append(_CLOSE)
         start: Message = {"type": "http.response.start", "status": declined.status, "headers": headers}
         await self._send(send, start, b"" if request.method == "HEAD" else body)
 

@@ -145,6 +145,7 @@ class _HotPath(BoundedHead):
         if isinstance(outcome, Declined):
             self.intake.metrics.declined.add(outcome.code)
         cycle.response_complete = True
+        cycle.keep_alive = cycle.keep_alive and self.intake.admission.keeps_connections
         if cycle.disconnected or self.transport.is_closing():
             self.intake.metrics.hang_ups.add()
             return

@@ -6,6 +6,7 @@
 #   make bench         benchmarks, each against a peer or the bare limit in the same run
 #   make proof         the long forms of what the guarantees claim
 #   make integration   through a real proxy, in containers
+#   make proxies       through nginx and Caddy as plain processes, with the configurations of deploy/
 #   make pythons       unit tests and counting on every other Python that is found here
 #   make ci            all of it, as CI runs it
 
@@ -48,6 +49,11 @@ demo: $(READY)
 integration: $(READY)
 	$(BIN)/python scripts/integration.py
 
+# TALLYPOST_TOOLS=required: nginx or Caddy missing is a failure, not a reason to skip.
+.PHONY: proxies
+proxies: $(READY)
+	$(BIN)/python -m pytest -m "system" --numprocesses 2 tests/test_proxies.py
+
 .PHONY: bench
 bench: $(READY)
 	$(BIN)/python -m benchmarks --json results/bench.json
@@ -65,6 +71,7 @@ pythons: $(READY)
 
 .PHONY: ci
 ci: lint coverage long
+	TALLYPOST_TOOLS=required $(MAKE) proxies
 	$(MAKE) pythons
 	$(MAKE) demo
 	$(MAKE) proof PROOF_SECONDS=45

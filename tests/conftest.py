@@ -59,16 +59,16 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.start()
 
-    def start(self) -> None:
-        """Start it, and wait until it can store."""
-        command = ["serve", "--listen", f"127.0.0.1:{self.port}", "--no-archive"]
+    def start(self, *options: str, ready: bool = True) -> None:
+        """Start it, and wait until it can store, unless it never will."""
+        command = ["serve", "--listen", f"127.0.0.1:{self.port}", "--no-archive", *options]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tallypost_server", "--data", str(self.data), *command],
             env=CLEAN,
             stderr=subprocess.PIPE,
         )
         for _ in range(200):
-            if self._is_ready():
+            if not ready or self._is_ready():
                 return
             assert self.process.poll() is None, self.process.stderr and self.process.stderr.read()
             time.sleep(0.05)

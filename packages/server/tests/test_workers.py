@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +17,7 @@ import httpx
 import pytest
 
 from tallypost_schema import receipts
+from tallypost_server import limits
 from tallypost_server.clock import SystemClock
 from tallypost_server.metrics import Metrics
 from tallypost_server.notify import Manager
@@ -152,7 +155,7 @@ def test_workers_end_with_the_one_who_started_them_and_a_new_start_goes_on(
 
 def test_worker_owns_what_its_earlier_lives_and_other_runs_left_and_nothing_of_the_living() -> None:
     """Also where a life ended before it had sealed what the one before it left."""
-    first, second = worker_of("0a0a0a0a", 0, 3), worker_of("0a0a0a0a", 1, 3)
+    first, second = (worker_of("0a0a0a0a", number, 3, lambda: None) for number in (0, 1))
     boots = {"0a0a0a0a000001", "0a0a0a0a000002", "0a0a0a0a000003", "0a0a0a0a010001", "0a0a0a0a010003", "0b0b0b0b"}
 
     assert {"0a0a0a0a000001", "0a0a0a0a000002", "0b0b0b0b"} == set(filter(first.owns, boots))
@@ -172,6 +175,61 @@ def test_worker_that_cannot_be_started_is_tried_again_later() -> None:
     supervisor._start(1)
 
     assert [1] == list(supervisor._due)
+
+
+HANGS_IN_ITS_FIRST_LIFE = """
+import logging, os, signal, time
+from tallypost_server import limits
+from tallypost_server.clock import SystemClock
+from tallypost_server.notify import Manager
+from tallypost_server.workers import Supervisor
+
+def work(worker):
+    while True:
+        if worker.boot.endswith("0002"):  # Longer than the first one was silent.
+            time.sleep(limits.tick_seconds)
+            lived = getattr(work, "lived", 0) + 1
+            work.lived = lived
+            worker.beat()
+            if lived == 10:
+                os.kill(os.getppid(), signal.SIGTERM)
+
+logging.basicConfig(format="%(message)s")
+manager = Manager({}, clock=SystemClock())
+raise SystemExit(Supervisor(1, work, run="0a0a0a0a", manager=manager, close=int, silent_seconds_max=1).serve())
+"""
+
+
+def test_worker_that_hangs_is_killed_and_started_again() -> None:
+    """Its heir, which turns its loop, is left alone for longer than that."""
+    done = subprocess.run([sys.executable, "-c", HANGS_IN_ITS_FIRST_LIFE], capture_output=True, text=True, timeout=30)
+
+    assert "worker 0 has not turned its loop for 1 s and is killed" in done.stderr
+    assert ["worker 0 ended with -9 and is started again"] == re.findall(r"worker 0 ended.*", done.stderr)
+    assert 0 == done.returncode
+
+
+@pytest.mark.long
+@pytest.mark.timeout(120)
+def test_worker_that_is_stopped_under_load_is_replaced(
+    spawn: Spawn, report: Document, stored: Stored, today: str
+) -> None:
+    """What it had acknowledged is kept, the other one serves, and so does its heir."""
+    server = spawn("--workers", "2")
+    with Senders(server, report, today) as senders:
+        senders.wait_for(50)
+        before = children_of(server.process.pid)
+        os.kill(before[0], signal.SIGSTOP)
+        until = time.monotonic() + limits.worker_silent_seconds_max + 20
+        while before[0] in children_of(server.process.pid) or len(children_of(server.process.pid)) < 2:
+            assert time.monotonic() < until, "it is not replaced"
+            time.sleep(0.1)
+        senders.wait_for(50)
+        assert before[1] in children_of(server.process.pid)
+        server.process.send_signal(signal.SIGTERM)
+        assert 0 == server.process.wait(20)
+
+    assert set(senders.acknowledged) <= {line["stream"] for line in stored()}
 
 
 def test_shared_metrics_are_those_of_all_workers_each_labelled(tmp_path: Path) -> None:

@@ -146,12 +146,14 @@ class App:
 
     async def start(self) -> None:
         """Recover what was left open, then take documents."""
+        if self._worker is not None:
+            self._tasks.append(asyncio.create_task(self._beat(self._worker)))  # At once: recovery may take long.
         self._commit.start()
         self._sealing.start()
         left = await asyncio.get_running_loop().run_in_executor(None, self._recover)
         for stem in left:
             self._sealing.hand_over(stem)
-        self._tasks = [asyncio.create_task(self._tick()), asyncio.create_task(self._scan())]
+        self._tasks += [asyncio.create_task(self._tick()), asyncio.create_task(self._scan())]
         if self._worker is not None:
             self._tasks.append(asyncio.create_task(self._share()))
         if self._admission.state == "starting":  # It may have been told to stop meanwhile.
@@ -212,6 +214,11 @@ class App:
                 await asyncio.get_running_loop().run_in_executor(None, self._applications.scan)
             except FolderMissing as failure:
                 _log.error("%s; what was registered stays", failure)
+
+    async def _beat(self, worker: Worker) -> None:
+        while True:
+            worker.beat()
+            await self._clock.sleep(limits.tick_seconds)
 
     async def _share(self) -> None:
         while True:

@@ -43,6 +43,9 @@ workers_stop_seconds_max = 14.0
 # A worker that ends sooner than this after its start rests before the next one: it would end again.
 worker_life_seconds_min = 5.0
 worker_rest_seconds = 2.0
+# A worker whose loop has not turned for so long hangs: nothing that it does there takes seconds, on a machine that is
+# short of memory some. It is less than the minute after which a service manager's watchdog would end all of them.
+worker_silent_seconds_max = 30.0
 # How often a worker writes its metrics down for the others.
 metrics_seconds = 1.0
 

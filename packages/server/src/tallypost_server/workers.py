@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import mmap
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from . import limits
@@ -32,9 +34,11 @@ class Worker:
     boot: str
     owns: Callable[[str], bool]
     """Whether an open segment, by the boot in its name, was left behind and is this worker's to seal."""
+    beat: Callable[[], None]
+    """Tells whoever started it that its loop turns; to be called each `limits.tick_seconds`."""
 
 
-def worker_of(run: str, number: int, life: int) -> Worker:
+def worker_of(run: str, number: int, life: int, beat: Callable[[], None]) -> Worker:
     """A worker in one of its lives, in the run of that name.
 
     It owns what its earlier lives have left, however many of them died before they had sealed it; the first one owns
@@ -45,7 +49,35 @@ def worker_of(run: str, number: int, life: int) -> Worker:
     def owns(other: str) -> bool:
         return other != boot and (other.startswith(mine) or (number == 0 and not other.startswith(run)))
 
-    return Worker(number, boot, owns)
+    return Worker(number, boot, owns, beat)
+
+
+class Beats:
+    """How long each worker has been silent: a byte for each in shared memory, changed as long as its loop turns.
+
+    No file: a disk that is full or hangs is no reason to end a worker. And no time: silence is counted in looks, so
+    that a machine which stood still, the one who looks included, has nobody ended.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._memory = mmap.mmap(-1, count)
+        self._seen = [0] * count
+        self._looks = [0] * count
+
+    def beat(self, number: int) -> None:
+        """In the worker: its loop turns."""
+        self._memory[number] = (self._memory[number] + 1) % 256
+
+    def begin(self, number: int) -> None:
+        """A worker begins a life; it has not been silent yet."""
+        self._looks[number] = 0
+
+    def look(self, number: int) -> int:
+        """Look whether a worker has changed its byte; how many looks in a row it has not."""
+        seen = self._memory[number]
+        self._looks[number] = self._looks[number] + 1 if seen == self._seen[number] else 0
+        self._seen[number] = seen
+        return self._looks[number]
 
 
 class Tended(Protocol):
@@ -65,7 +97,7 @@ class Tended(Protocol):
 
 
 class Supervisor:
-    """Starts workers, starts them again when they die, and ends them. One process, one thread."""
+    """Starts workers, starts them again when they die or hang, and ends them. One process, one thread."""
 
     def __init__(
         self,
@@ -77,6 +109,7 @@ class Supervisor:
         close: Callable[[], None],
         archivist: Tended | None = None,
         fork: Callable[[], int] = os.fork,
+        silent_seconds_max: float = limits.worker_silent_seconds_max,
     ) -> None:
         """`work` is done in a process of its own, its result is that one's exit status.
 
@@ -86,6 +119,7 @@ class Supervisor:
         self._count, self._work, self._run, self._manager = count, work, run, manager
         self._archivist = archivist
         self._close, self._fork = close, fork
+        self._beats, self._silent_seconds_max = Beats(count), silent_seconds_max
         self._lives = [0] * count
         self._numbers: dict[int, int] = {}  # By process id.
         self._born: dict[int, float] = {}
@@ -106,13 +140,17 @@ class Supervisor:
             self._bury(stopping=False)
             if told is not None and told.si_signo != signal.SIGCHLD:
                 return self._stop()
+            if told is None:  # A tick has passed.
+                self._end_silent()
             for number in [number for number, due in self._due.items() if due <= time.monotonic()]:
                 self._start(number)
 
     def _start(self, number: int) -> None:
         self._due.pop(number, None)
         self._lives[number] += 1
-        worker, parent = worker_of(self._run, number, self._lives[number]), os.getpid()
+        self._beats.begin(number)
+        beat = partial(self._beats.beat, number)
+        worker, parent = worker_of(self._run, number, self._lives[number], beat), os.getpid()
         try:
             child = self._fork()
         except OSError as failure:  # No process or no memory left: those that there are go on serving.
@@ -131,6 +169,14 @@ class Supervisor:
                 sys.stderr.flush()
                 os._exit(status)  # What the parent has on its stack is not the child's to unwind.
         self._numbers[child], self._born[child] = number, time.monotonic()
+
+    def _end_silent(self) -> None:
+        """End who hangs; `_bury` finds them, and they are started again."""
+        for child, number in self._numbers.items():
+            # Once: it may take the kernel a while.
+            if self._beats.look(number) == int(self._silent_seconds_max / limits.tick_seconds):
+                _log.error("worker %d has not turned its loop for %g s and is killed", number, self._silent_seconds_max)
+                os.kill(child, signal.SIGKILL)
 
     def _bury(self, *, stopping: bool) -> list[int]:
         """The exit statuses of the workers that have ended since."""

@@ -8,7 +8,9 @@ from tallypost_server import limits
 def test_limits_keep_their_relations_to_each_other() -> None:
     """A bound that outgrew another would make a promise false."""
     assert limits.keep_alive_seconds > 60
-    assert limits.drain_seconds_max + limits.stop_seconds_max < 15
+    stopping = limits.stop_notice_seconds + limits.drain_seconds_max + limits.stop_seconds_max
+    assert stopping < limits.workers_stop_seconds_max < 15
+    assert limits.worker_silent_seconds_max > 2 * limits.drain_seconds_max
     assert limits.applications_scan_seconds < 5
     assert limits.waiting_bytes_max > 2 * shared.decoded_bytes_max
     assert limits.held_bytes_max > 2 * shared.wire_bytes_max

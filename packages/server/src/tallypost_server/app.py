@@ -169,9 +169,11 @@ class App:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        loop = asyncio.get_running_loop()
+        loop, until = asyncio.get_running_loop(), self._clock.monotonic() + limits.stop_seconds_max
         ended = await loop.run_in_executor(None, self._commit.stop, limits.stop_seconds_max)
-        ended = await loop.run_in_executor(None, self._sealing.stop, limits.stop_seconds_max) and ended
+        # What the committer took is gone: the time is for both.
+        left = max(0.0, until - self._clock.monotonic())
+        ended = await loop.run_in_executor(None, self._sealing.stop, left) and ended
         self._background.shutdown(wait=ended)
         self._large.shutdown(wait=ended)
         return ended

@@ -34,7 +34,8 @@ keep_alive_seconds = 75
 # After SIGTERM whoever comes is told so for this long, and to connect elsewhere: a socket that closed at once would cut
 # off what lies in it unread. A loop that is busy is not late by as much, and a restart is not felt to be longer.
 stop_notice_seconds = 0.5
-# SIGTERM to exit takes 15 s at most: 8 to answer what is under way, 5 to commit and seal, the rest is room.
+# SIGTERM to exit takes 15 s at most: half a second of notice, 8 to answer what is under way, 5 to commit and seal, the
+# rest is room.
 drain_seconds_max = 8
 stop_seconds_max = 5.0
 

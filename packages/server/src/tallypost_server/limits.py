@@ -22,6 +22,9 @@ held_bytes_max = 256 << 20
 # A head is hundreds of bytes; one that takes longer is a broken or a hostile sender.
 head_seconds_max = 10
 head_bytes_max = 64 << 10
+# Heads that are known by their bytes: a few kinds of client, each with bodies of some hundred lengths; 4 MiB at most.
+known_heads_max = 4096
+known_head_bytes_max = 1 << 10
 # 1 MiB in 30 s is 35 KiB/s: a slow phone does that, a sender that only wants to keep a connection does not.
 body_seconds_max = 30.0
 # A larger document is checked in a thread, so that others are answered meanwhile; clients cut batches at 256 KiB.

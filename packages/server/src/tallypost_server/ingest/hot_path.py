@@ -22,6 +22,7 @@ from .answers import Speller
 from .body import Coding
 from .head import KINDS, head_of
 from .intake import Intake
+from .known_heads import KnownHead, KnownHeads
 from .protocol import BoundedHead
 
 _KINDS: dict[bytes, Kind] = {path.encode(): kind for path, kind in KINDS.items()}
@@ -36,7 +37,8 @@ def is_known(version: str = uvicorn.__version__) -> bool:
 
 def hot_path(intake: Intake, *, new_id: Callable[[], str]) -> type[BoundedHead]:
     """The protocol for uvicorn that takes documents into `intake`; `new_id` makes ids of requests."""
-    return type("HotPath", (_HotPath,), {"intake": intake, "speller": Speller(), "new_id": staticmethod(new_id)})
+    shared_by_all = {"intake": intake, "speller": Speller(), "known": KnownHeads(), "new_id": staticmethod(new_id)}
+    return type("HotPath", (_HotPath,), shared_by_all)
 
 
 class _Ready:
@@ -75,19 +77,62 @@ class _HotPath(BoundedHead):
 
     intake: Intake
     speller: Speller
+    known: KnownHeads
     new_id: Callable[[], str]
 
     _hot: _Cycle | None = None
     """The request whose head was taken here, until its body is whole, or turns out not to come at once."""
+    _read: KnownHead | None = None
+    """The head of the request that was the last to be taken whole from the present piece."""
+    _between = True
+    """Whether the parser has ended one request, or none yet, and knows nothing of the next."""
+    _answered_at = 0.0
 
     def data_received(self, data: bytes) -> None:
         """Some bytes. A body that has not come with its head comes by the reference form."""
+        between = self._between
+        if between and self._take_known(data):
+            return
+        self._between, self._read = False, None
         super().data_received(data)
         hot = self._hot
-        if hot is not None:
-            self._hot = None
-            if not self.transport.is_closing():
-                self._leave_to_reference(hot)
+        if hot is None:
+            self._remember(data, began_here=between)
+            return
+        self._hot = None
+        if not self.transport.is_closing():
+            self._leave_to_reference(hot)
+
+    def _take_known(self, data: bytes) -> bool:
+        """Take a request without reading its head, if that is known and the body is all that follows it."""
+        end = data.find(b"\r\n\r\n") + 4
+        head = self.known.get(data[:end])
+        if head is None or len(data) != end + head.body_bytes or self.flow.write_paused:
+            return False
+        cycle = cast("RequestResponseCycle | _Cycle | None", self.cycle)  # None before the first request.
+        if not (cycle is None or cycle.response_complete):
+            return False
+        if self._head_timer is not None:
+            self._unset_head_timer()
+        self._enter(_Cycle(head.kind, head.coding, self.new_id(), keep_alive=True), data[end:], head.headers)
+        return True
+
+    def _remember(self, data: bytes, *, began_here: bool) -> None:
+        """Know a head again, if `data` was one request from its first byte to its last.
+
+        Any parser that is between two requests would read the same from the same bytes.
+        """
+        if self._read is None or self._in_head:
+            return
+        self._between = True
+        end = data.find(b"\r\n\r\n") + 4
+        if began_here and len(data) == end + self._read.body_bytes:
+            self.known.add(data[:end], self._read)
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self._read = None  # Something follows what was whole.
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """A head has ended; here it is decided whose request it is."""
@@ -119,18 +164,24 @@ class _HotPath(BoundedHead):
             super().on_message_complete()
             return
         self._hot = None
+        body = bytes(hot.body)
+        if hot.keep_alive:
+            self._read = KnownHead(hot.kind, hot.coding, len(body), self.headers)
+        self._enter(hot, body, self.headers)
+
+    def _enter(self, hot: _Cycle, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        """Begin a request that is whole."""
+        self.cycle = cast(RequestResponseCycle, hot)
         hot.more_body = False
         try:
-            self.intake.enter(self.client[0] if self.client else "", self.headers)
+            self.intake.enter(self.client[0] if self.client else "", headers)
         except Declined as declined:
             self._answer(hot, declined)
             return
         except Exception as failure:  # noqa: BLE001  Raised from here it would be taken for bytes that are no HTTP.
             self._answer(hot, self.intake.unforeseen(failure, hot.request_id))
             return
-        self.intake.take(
-            bytes(hot.body), hot.kind, hot.coding, hot.request_id, lambda outcome: self._answer(hot, outcome)
-        )
+        self.intake.take(body, hot.kind, hot.coding, hot.request_id, lambda outcome: self._answer(hot, outcome))
 
     def shutdown(self) -> None:
         """The server stops: what is under way has the time to drain."""
@@ -158,7 +209,25 @@ class _HotPath(BoundedHead):
             self.transport.write(self.speller.stored(outcome, common, keep_alive=cycle.keep_alive))
         if not cycle.keep_alive:
             self.transport.close()
-        self.on_response_complete()
+        if self.pipeline or not cycle.keep_alive:
+            self.on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        # One timer for many answers, set anew only once it has run out: setting one costs as much as an answer.
+        self._answered_at = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self._end_if_idle)
+
+    def _end_if_idle(self) -> None:
+        self.timeout_keep_alive_task = None
+        if not self.cycle.response_complete:
+            return  # The answer will set it.
+        rest = self._answered_at + self.timeout_keep_alive - self.loop.time()
+        if rest > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(rest, self._end_if_idle)
+        else:
+            self.timeout_keep_alive_handler()
 
     def _leave_to_reference(self, hot: _Cycle) -> None:
         hot.response_complete = True  # So that uvicorn begins the next cycle at once: this one has not begun.

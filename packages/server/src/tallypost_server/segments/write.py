@@ -19,6 +19,8 @@ from .. import limits
 from ..disk import Disk
 from .format import HALF_MADE_ENDING, MANIFEST_ENDING, SEALED_ENDING, Manifest, Received, encode_manifest, node_in
 
+_decoder = msgspec.json.Decoder(Received)
+
 
 class Told:
     """What a manifest tells of lines, gathered before they are written: a frame tells its size at its begin."""
@@ -33,7 +35,9 @@ class Told:
         Raises:
             msgspec.MsgspecError: one of them is none; nothing of these was added.
         """
-        moments = [msgspec.json.decode(line, type=Received).received for line in lines.splitlines()]
+        moments = [line.received for line in _decoder.decode_lines(lines)]
+        if len(moments) != lines.count(b"\n"):
+            raise msgspec.DecodeError("not one document a line")
         self.rows += len(moments)
         self.lines_bytes += len(lines)
         self.first, self.last = min(self.first, *moments), max(self.last, *moments)

@@ -1,0 +1,36 @@
+"""What a manifest tells of lines."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from tallypost_server.segments.write import Told
+
+FIRST, LAST = b'{"received":"2026-11-24T10:00:00.000Z"}\n', b'{"received":"2026-11-24T10:00:01.000Z"}\n'
+
+
+def test_told_of_lines_knows_how_many_and_from_when_to_when() -> None:
+    """Lines need not come in the order in which they were received."""
+    told = Told()
+
+    told.add(LAST + FIRST)
+    told.add(FIRST)
+
+    assert (3, 3 * len(FIRST)) == (told.rows, told.lines_bytes)
+    assert ("2026-11-24T10:00:00.000Z", "2026-11-24T10:00:01.000Z") == (told.first, told.last)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [b"{}\n", b"rubbish\n", FIRST + b"\n", FIRST.rstrip() + LAST, FIRST.replace(b":", b":\n", 1), FIRST + LAST[:-5]],
+    ids=["no moment", "no document", "an empty line", "two in a line", "one in two lines", "a torn line"],
+)
+def test_told_of_what_is_no_document_a_line_adds_nothing(lines: bytes) -> None:
+    """What a reader would count otherwise is damage, and nothing of it is told."""
+    told = Told()
+
+    with pytest.raises(msgspec.MsgspecError):
+        told.add(lines)
+
+    assert (0, 0) == (told.rows, told.lines_bytes)

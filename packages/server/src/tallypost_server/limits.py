@@ -61,8 +61,8 @@ declaration_bytes_max = 1 << 20
 # A disk that refused to seal is asked again after this long.
 seal_retry_seconds = 5.0
 
-# Groups are written while a sender waits.
-open_zstd_level = 1
+# A group lies open for a minute at most and is written anew when it is sealed: this level is hardly more than a copy.
+open_zstd_level = -1000
 # Half of a line are hashes and random ids: level 3 takes twice the time of 1 and saves nothing.
 sealed_zstd_level = 1
 # Files are read, compressed and written in such pieces, so that their size is no matter of memory.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import queue
 import threading
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
@@ -53,9 +54,10 @@ class GroupCommit:
         self._waiting_bytes_max = waiting_bytes_max
         self._gathered: Group = []  # What came in this turn of the loop. Touched in the event loop only.
         self._waiting_bytes = 0  # What waits and what is being committed. Touched in the event loop only.
-        self._wake = threading.Condition()  # Protects the three below.
-        self._waiting: Group = []
-        self._ticked = False
+        # Groups, of which an empty one only lets the committer look at the segment; None is the last. A queue of the
+        # interpreter's own, since a condition's Python code on both sides costs more than a small group.
+        self._waiting: queue.SimpleQueue[Group | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()  # Protects `_stopping`: nothing is put behind the last one.
         self._stopping = False
         self.failure: Declined | None = None  # Of the last group; None: it is on disk, or there was none.
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -97,39 +99,32 @@ class GroupCommit:
 
     def _hand_over(self) -> None:
         group, self._gathered = self._gathered, []
-        with self._wake:
+        with self._lock:
             if not self._stopping:
-                self._waiting += group
-                self._wake.notify()
+                self._waiting.put(group)
                 return
         self._answer(group, NotTaking("stopping", "the server takes nothing more; send again later"))
 
     def tick(self) -> None:
         """Let the committer look whether the segment is old enough to be handed over."""
-        with self._wake:
-            self._ticked = True
-            self._wake.notify()
+        self._waiting.put([])
 
     def stop(self, seconds: float) -> bool:
         """Commit what waits, hand the segment over, end. False if that took longer than `seconds`.
 
         Blocks: never call it in the event loop, which answers what is committed meanwhile.
         """
-        with self._wake:
+        with self._lock:
             self._stopping = True
-            self._wake.notify()
+            self._waiting.put(None)
         if self._thread.ident is not None:
             self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def _work(self) -> None:
-        while True:
-            with self._wake:
-                while not (self._waiting or self._ticked or self._stopping):
-                    self._wake.wait()
-                group, self._waiting = self._waiting, []
-                self._ticked = False
-                ended = self._stopping and not group
+        ended = False
+        while not ended:
+            group, ended = self._take()
             try:
                 if group:
                     self.failure = self._commit(group)
@@ -139,8 +134,17 @@ class GroupCommit:
             except Exception as failure:  # noqa: BLE001  The committer outlives whatever one roll did.
                 self._metrics.unexpected.add()
                 _log.error("the committer did not foresee %s", place_of(failure))
-            if ended:
-                return
+
+    def _take(self) -> tuple[Group, bool]:
+        """All that waits, once something does, as one group; and whether it was the last."""
+        group: Group = []
+        while True:
+            handed = self._waiting.get()
+            if handed is None:
+                return group, True
+            group += handed
+            if self._waiting.empty():
+                return group, False
 
     def _commit(self, group: Group) -> Declined | None:
         begun = self._clock.monotonic()

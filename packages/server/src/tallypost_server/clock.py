@@ -11,6 +11,7 @@ import asyncio
 import datetime
 import functools
 import time
+from functools import lru_cache
 from typing import Protocol
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
@@ -49,6 +50,7 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
+@lru_cache(maxsize=8)  # Many documents are received at one moment.
 def stamp(moment: datetime.datetime) -> str:
     """A moment as documents spell it: ``2026-11-24T10:00:00.123Z``."""
     return moment.isoformat(timespec="milliseconds")[:23] + "Z"

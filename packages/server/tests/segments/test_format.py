@@ -4,6 +4,7 @@ import datetime
 import json
 from collections.abc import Callable
 
+import msgspec
 import pytest
 import zstandard
 
@@ -146,6 +147,17 @@ def test_line_of_a_report_has_nulls_for_indexes(report: Callable[..., bytes]) ->
     assert keys == list(told)
     assert ["report", "0f" * 16, None, None, None, None] == [told[key] for key in ("kind", *keys[4:9])]
     assert json.loads(report()) == told["doc"]
+
+
+def test_line_of_a_report_is_what_the_encoder_would_make(report: Callable[..., bytes]) -> None:
+    """It is put together by hand, byte for byte the same."""
+    body = report(app="example.org/my_tool.x-y")
+    document = documents.decode_report(body)
+
+    line = segment_format.line_of_report(document, received="2026-11-24T10:00:00.000Z", sha256="0" * 64)
+
+    assert msgspec.json.encode(segment_format.decode_line(line)) + b"\n" == line
+    assert documents.encode(document) == bytes(segment_format.decode_line(line).doc)
 
 
 def test_line_of_a_batch_tells_its_indexes(batch: Callable[..., bytes]) -> None:

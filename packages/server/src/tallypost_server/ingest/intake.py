@@ -8,6 +8,7 @@ Never   knows how a request came or how its answer is written (``endpoint.py``, 
 from __future__ import annotations
 
 import asyncio
+import datetime
 import logging
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -57,6 +58,7 @@ class Intake:
         self._clock, self._in_thread, self._senders = clock, in_thread, senders
         self.admission, self.metrics = admission, metrics
         self._decoder = Decoder()
+        self._now: datetime.datetime | None = None
 
     def enter(self, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Begin a request from `peer`; `take` or the admission's `leave` ends it.
@@ -75,7 +77,7 @@ class Intake:
             return
         try:
             document = self._decoder.decode(body, coding)
-            received = self._clock.now()
+            received = self._received()
             if len(document) > limits.inline_bytes_max:
                 take = partial(accept, document, kind, find=self._applications.find, received=received)
                 self.admission.hold(len(document))
@@ -98,6 +100,16 @@ class Intake:
     def cut_off(self) -> NotTaking:
         """What to answer when the time to drain is over: nobody knows whether the document is on disk."""
         return NotTaking("stopping", "the server stops before the document was stored; send again")
+
+    def _received(self) -> datetime.datetime:
+        """The present moment, asked for once in each turn of the loop: all that is read in it was there before."""
+        if self._now is None:
+            self._now = self._clock.now()
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        return self._now
+
+    def _end_turn(self) -> None:
+        self._now = None
 
     def _append_large(
         self,

@@ -81,9 +81,12 @@ _manifest_decoder = msgspec.json.Decoder(Manifest)
 
 def line_of_report(report: Report, *, received: str, sha256: str, encoded: bytes | None = None) -> bytes:
     """The line that stores a report, line feed included; `encoded` is its encoding, if that is there already."""
-    doc = msgspec.Raw(encoded or encode(report))
-    line = Line(1, received, "report", report.app, report.id, None, None, None, None, sha256, doc)
-    return _encoder.encode(line) + b"\n"
+    # What `_encoder` would make of a `Line`, at a third of the price: nothing in it needs an escape.
+    head = (
+        f'{{"v":1,"received":"{received}","kind":"report","app":"{report.app}","stream":"{report.id}","first":null,'
+        f'"last":null,"lost":null,"terminal":null,"sha256":"{sha256}","doc":'
+    )
+    return b"".join((head.encode("ascii"), encoded or encode(report), b"}\n"))
 
 
 def line_of_batch(batch: Batch, *, received: str, sha256: str, encoded: bytes | None = None) -> bytes:

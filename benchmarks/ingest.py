@@ -28,6 +28,7 @@ from .harness import (
     ROOT,
     CannotMeasure,
     Comparison,
+    Goal,
     Measured,
     Plan,
     cores,
@@ -63,6 +64,9 @@ QUICK = Amount(blocks=1, rounds=3, seconds=0.4, warm_up_seconds=0.2, documents=1
 APPLICATION = "example.org/bench"
 COUNTERS = {f"cmd/{verb}-{noun}": ("pdf", "html") for verb in ("export", "import", "open") for noun in ("page", "book")}
 STACKS = ("crash/KeyError", "crash/ValueError")
+# So many syncs a document may wait for when there is room: its own, the one before it, and what a slow one holds up.
+SYNCS = 5
+GOAL_HALF_RATE = Goal("at most", 1.0)
 OURS, BARE, SYNC_EACH = "ours", "bare uvicorn", "uvicorn, a sync each"
 Answered = dict[tuple[str, str], list[dict[str, Any]]]
 
@@ -81,6 +85,7 @@ def measure(plan: Plan) -> Measured:
         (BARE, "zstd"): [],
     }
     syncs: dict[int, list[list[float]]] = {1: [], CONNECTIONS: []}
+    unhurried: dict[str, list[dict[str, Any]]] = {OURS: [], BARE: []}
     stored = 0
     for block in range(amount.blocks):
         data = plan.scratch / f"data-{block}"
@@ -100,11 +105,39 @@ def measure(plan: Plan) -> Measured:
                 if (name, coding) == (OURS, "identity"):  # Once a round, beside the server that needs the disk.
                     for group, taken in syncs.items():
                         taken.append(write_and_sync(plan.scratch, requests.documents[:group], amount.syncs))
+            half = statistics.median(one["per_second"] for one in answered[OURS, "zstd"][-amount.rounds :]) / 2
+            for _, name in in_turn(tuple(unhurried), amount.rounds):
+                sample = requests.load(servers[name], "zstd", amount.seconds, load_core, per_second=half)
+                given += sample["given"] * (name == OURS)
+                unhurried[name].append(sample)
         kept = lines_in(data)
         if kept != given:
             raise CannotMeasure(f"{given} documents were answered 200, {kept} lie in segments")
         stored += kept
-    return Measured(compare(answered, syncs), facts_of(answered, syncs, amount, requests, stored, server_core))
+    comparisons = [*compare(answered, syncs), at_half_the_rate(unhurried, syncs[1])]
+    facts = facts_of(answered, syncs, amount, requests, stored, server_core)
+    return Measured(comparisons, facts | half_rate_facts(unhurried))
+
+
+def at_half_the_rate(unhurried: dict[str, list[dict[str, Any]]], syncs: list[list[float]]) -> Comparison:
+    """How long the slowest of a hundred wait when there is room, beside the bare application's and some syncs."""
+    rounds = [
+        (ours["p99_ms"], bare["p99_ms"] + SYNCS * percentile(taken, 0.99) * 1e3)
+        for ours, bare, taken in zip(unhurried[OURS], unhurried[BARE], syncs, strict=True)
+    ]
+    peer = f"{BARE} + {SYNCS} p99 of a sync"
+    return Comparison("ingest/half-rate/p99", "ours, zstd", peer, "ms", rounds, goal=GOAL_HALF_RATE)
+
+
+def half_rate_facts(unhurried: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    return {
+        f"{name}, zstd, at half of our highest rate": (
+            f"{statistics.median(one['per_second'] for one in samples):.0f} answers/s, "
+            f"p50 {statistics.median(one['p50_ms'] for one in samples):.2f} ms, "
+            f"p99 {statistics.median(one['p99_ms'] for one in samples):.2f} ms"
+        )
+        for name, samples in unhurried.items()
+    }
 
 
 def compare(answered: Answered, syncs: dict[int, list[list[float]]]) -> list[Comparison]:
@@ -178,14 +211,17 @@ class Requests:
     files: dict[str, Path]
     bytes_each: dict[str, int]
 
-    def load(self, server: Server, coding: str, seconds: float, core: int | None) -> dict[str, Any]:
-        """Load `server` for so long; every answer must be 200."""
+    def load(
+        self, server: Server, coding: str, seconds: float, core: int | None, *, per_second: float | None = None
+    ) -> dict[str, Any]:
+        """Load `server` for so long, as hard as it goes or at a rate; every answer must be 200."""
+        rate = [] if per_second is None else [str(per_second)]
         with server.awake():
             before = server.processor_seconds()
             file = str(self.files[coding])
             sample: dict[str, Any] = json_of_child(
                 "-m", f"{__package__}.load", str(server.port), file, str(CONNECTIONS), str(seconds), str(COUNT_MAX),
-                core=core,
+                *rate, core=core,
             )  # fmt: skip
             after = server.processor_seconds()
         given = sample["statuses"].get("200", 0)

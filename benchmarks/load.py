@@ -1,6 +1,6 @@
 """The load: some connections, kept alive, each with one request under way at any time.
 
-Takes   a port of this machine, a file of whole requests, and bounds of count and time.
+Takes   a port of this machine, a file of whole requests, bounds of count and time, and a rate or none.
 Gives   how many were answered with which status, and how long each took; as JSON on standard output.
 Never   builds, compresses or parses a document while the clock runs; never leaves the loopback.
 """
@@ -12,6 +12,7 @@ import selectors
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -48,8 +49,9 @@ class Connection:
         self.came = b""
         self.began = 0.0
 
-    def send(self, request: bytes) -> None:
-        self.began = time.perf_counter()
+    def send(self, request: bytes, due: float | None = None) -> None:
+        """Send; the time until the answer counts from now, or from when it was due."""
+        self.began = time.perf_counter() if due is None else due
         # Blocking, with a limit: a request is smaller than the socket's buffer, which is empty by now.
         self.socket.sendall(request)
 
@@ -77,24 +79,46 @@ def status_of(answer: bytes) -> int:
     return int(answer[9:12]) if len(answer) >= end + 4 + length else 0
 
 
-def load(port: int, requests: Sequence[bytes], *, connections: int, seconds: float, count_max: int) -> dict[str, Any]:
-    """Send until the time or the count is over, and wait for what is under way."""
+def load(
+    port: int,
+    requests: Sequence[bytes],
+    *,
+    connections: int,
+    seconds: float,
+    count_max: int,
+    per_second: float | None = None,
+) -> dict[str, Any]:
+    """Send until the time or the count is over, and wait for what is under way.
+
+    Without a rate each answer is followed by the next request. With one, requests are due at even distances: who comes
+    late because no connection is free counts as long as it was kept from being sent.
+    """
     following = cycle(requests)
     statuses: dict[int, int] = {}
     durations: list[float] = []
     selector = selectors.DefaultSelector()
-    for _ in range(connections):
-        connection = Connection(port)
+    idle = deque(Connection(port) for _ in range(connections))
+    for connection in idle:
         selector.register(connection.socket, selectors.EVENT_READ, connection)
     begin, processor = time.perf_counter(), time.process_time()
-    for key in selector.get_map().values():
-        key.data.send(next(following))
-    sent = under_way = connections
-    end = begin + seconds
-    while under_way:
-        ready = selector.select(ANSWER_SECONDS_MAX)
-        if not ready:
-            raise TimeoutError(f"no answer to {under_way} requests within {ANSWER_SECONDS_MAX:g} s")
+    end, sent = begin + seconds, 0
+    while True:
+        now = time.perf_counter()
+        while idle and now < end and sent < count_max:
+            due = None if per_second is None else begin + sent / per_second
+            if due is not None and due > now:
+                break
+            idle.popleft().send(next(following), due)
+            sent += 1
+            now = time.perf_counter()
+        if len(idle) == connections and (now >= end or sent >= count_max):
+            break
+        # A wait for the next that is due would be one of whole milliseconds, so it is none.
+        ready = selector.select(ANSWER_SECONDS_MAX if per_second is None else 0)
+        if not ready and per_second is None:
+            raise TimeoutError(f"no answer to {connections - len(idle)} requests within {ANSWER_SECONDS_MAX:g} s")
+        if now > end + ANSWER_SECONDS_MAX:
+            raise TimeoutError(f"no answer to {connections - len(idle)} requests until long after the end")
         for key, _ in ready:
             connection = key.data
             status = connection.receive()
@@ -103,11 +127,11 @@ def load(port: int, requests: Sequence[bytes], *, connections: int, seconds: flo
             now = time.perf_counter()
             durations.append(now - connection.began)
             statuses[status] = statuses.get(status, 0) + 1
-            if now < end and sent < count_max:
+            if per_second is None and now < end and sent < count_max:
                 connection.send(next(following))
                 sent += 1
             else:
-                under_way -= 1
+                idle.append(connection)
     elapsed = time.perf_counter() - begin
     busy = (time.process_time() - processor) / elapsed
     for key in list(selector.get_map().values()):
@@ -123,9 +147,15 @@ def load(port: int, requests: Sequence[bytes], *, connections: int, seconds: flo
 
 
 def main(arguments: Sequence[str]) -> None:
-    port, file, connections, seconds, count_max = arguments
-    requests = list(framed(Path(file).read_bytes()))
-    answered = load(int(port), requests, connections=int(connections), seconds=float(seconds), count_max=int(count_max))
+    port, file, connections, seconds, count_max, *rate = arguments
+    answered = load(
+        int(port),
+        list(framed(Path(file).read_bytes())),
+        connections=int(connections),
+        seconds=float(seconds),
+        count_max=int(count_max),
+        per_second=float(rate[0]) if rate else None,
+    )
     print(json.dumps(answered))
 
 

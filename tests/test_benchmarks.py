@@ -9,6 +9,7 @@ import http.server
 import json
 import random
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -301,6 +302,37 @@ def test_framed_requests_come_out_as_they_went_in() -> None:
     requests = [b"POST / HTTP/1.1\r\n\r\n", b"", bytes(range(256)) * 300]
 
     assert requests == list(load.framed(load.frame(requests)))
+
+
+@pytest.mark.parametrize(("per_second", "expected"), [(None, 40), (100.0, 40)])
+def test_load_sends_as_many_as_it_may_at_a_rate_or_without(per_second: float | None, expected: int) -> None:
+    """At a rate it takes as long as that many need, and every request is answered in either case."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+    class Answering(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while self.rfile.read(4):
+                self.wfile.write(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answering) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_address[1]
+        found = load.load(port, [b"post"], connections=2, seconds=30, count_max=40, per_second=per_second)
+        server.shutdown()
+
+    assert {200: expected} == found["statuses"]
+    assert per_second is None or found["per_second"] < per_second * 1.2
+
+
+def test_half_rate_is_compared_with_the_bare_application_and_some_syncs() -> None:
+    """Each round with its own sync: five of its slowest are allowed."""
+    unhurried = {ingest.OURS: [{"p99_ms": 4.0}], ingest.BARE: [{"p99_ms": 1.0}]}
+
+    compared = ingest.at_half_the_rate(unhurried, [[0.001] * 40])
+
+    assert [(4.0, 6.0)] == [(ours, round(allowed, 9)) for ours, allowed in compared.rounds]
+    assert compared.is_met
 
 
 @pytest.mark.parametrize("cut", [1, 20, 50, 57])

@@ -100,9 +100,9 @@ _FIELD_TEXT_RULE = f"{limits.field_characters_max} printable characters at most"
 _DAY_RULE = "a day as 2026-11-24"
 _AT_RULE = "a UTC time as 2026-11-24T10:00:00.123Z"
 
-# Module, function and line of each frame, without control characters and lone surrogates: as `names` has it.
+# Module, function and line of a frame, without control characters and lone surrogates: as `names` has it.
 _TEXT = r"[^:\x00-\x1f\x7f-\x9f\ud800-\udfff]+"
-_FRAMES = re.compile(rf"(?:\n{_TEXT}:{_TEXT}:\+[0-9]+)*")
+_FRAME = re.compile(rf"{_TEXT}:{_TEXT}:\+[0-9]+")
 
 _encoder = msgspec.json.Encoder()
 _report_decoder = msgspec.json.Decoder(Report)
@@ -313,21 +313,37 @@ def _kept(
 
 
 def _are_stacks(texts: Collection[str]) -> bool:
-    """Whether all are stacks by `names.is_stack`; hardly two documents have the same ones, so no answer is kept."""
+    """Whether all are stacks by `names.is_stack`. Hardly two documents have the same, but their frames come again."""
+    # A character is four bytes at most, so that hardly a text is encoded to be measured.
+    if 4 * max(map(len, texts), default=0) > limits.stack_bytes_max and not all(map(_is_short_enough, texts)):
+        return False
+    stack_names: list[str] = []
+    frames: list[str] = []
     for text in texts:
-        if len(text if text.isascii() else text.encode("utf-8", "surrogatepass")) > limits.stack_bytes_max:
-            return False
-        name, _, _ = text.partition("\n")
-        if len(name) > limits.name_characters_max or not _is_stack_name(name):
-            return False
-        if _FRAMES.fullmatch(text, len(name)) is None:
-            return False
-    return True
+        name, line_feed, its_frames = text.partition("\n")
+        stack_names.append(name)
+        if line_feed:
+            frames.append(its_frames)
+    return _are_stack_names(stack_names) and (not frames or _are_frames("\n".join(frames).split("\n")))
+
+
+def _are_frames(texts: list[str]) -> bool:
+    # Hardly a frame is longer than a name may be; such a one is looked at each time.
+    return _are_short_frames(texts) or all(map(_is_frame, texts))
+
+
+def _is_frame(text: str) -> bool:
+    return _FRAME.fullmatch(text) is not None
+
+
+def _is_short_enough(text: str) -> bool:
+    return len(text.encode("utf-8", "surrogatepass")) <= limits.stack_bytes_max
 
 
 _are_counters, _are_fields = _kept(names.is_counter), _kept(names.is_field)
 _are_labels = _kept(names.is_label, limits.label_characters_max)
 _are_applications = _kept(names.is_application, limits.application_characters_max)
 _are_programs = _kept(names.is_program, limits.program_characters_max)
-_is_stack_name = lru_cache(maxsize=4096)(names.is_stack_name)
+_are_stack_names = _kept(names.is_stack_name)
+_are_short_frames = _kept(_is_frame, answers=8192)
 _is_name = lru_cache(maxsize=4096)(names.is_name)

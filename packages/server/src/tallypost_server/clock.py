@@ -16,6 +16,8 @@ from typing import Protocol
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 _MICROSECOND = datetime.timedelta(microseconds=1)
+DAY = 86_400_000_000
+"""Microseconds."""
 
 
 class Clock(Protocol):

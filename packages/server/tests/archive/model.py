@@ -1,4 +1,4 @@
-"""The archive as one state machine: whatever comes in whatever order, and wherever archivists die, each index is there once."""
+"""The archive as one state machine: whatever comes, and wherever archivists die, each index is there once."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Posted(msgspec.Struct):
 
 
 class Archive(RuleBasedStateMachine):
-    """Batches and reports, repeated, overlapping, contradicting, late; two archivists, killed at every place of danger."""
+    """Batches and reports, repeated, overlapping, contradicting, late; two archivists, killed wherever it hurts."""
 
     lanes = 1
 
@@ -159,7 +159,11 @@ class Archive(RuleBasedStateMachine):
                 )
                 self.posted[line["stream"]].append(msgspec.structs.replace(again, node=node, received=line["received"]))
 
-    @rule(report=st.sampled_from(REPORTS), node=st.sampled_from(["aa", "bb"]), poison=st.sampled_from([False] * 5 + [True]))
+    @rule(
+        report=st.sampled_from(REPORTS),
+        node=st.sampled_from(["aa", "bb"]),
+        poison=st.sampled_from([False] * 5 + [True]),
+    )
     def post_report(self, report: str, node: str, poison: bool) -> None:
         if self.is_past(report):
             return

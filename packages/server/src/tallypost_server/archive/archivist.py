@@ -39,7 +39,7 @@ from ..segments.format import (
 from ..streams.coordinator import Coordinator, Entry, Plan, Task, micros_in
 from .columns import TABLES, TableName
 from .parked import Parked
-from .past import past_of
+from .past import past_of, tell_index
 from .rows import EventRows, ReportRows, by_partition, session_rows
 from .tables import Tables
 
@@ -105,6 +105,10 @@ class Archivist:
             return
         with self._alone():
             _log.warning("the coordinator is older than the archive: it is made anew")
+            for lane in lanes:
+                wrote, told = self._tables.mark("events", lane), self._tables.mark("sessions", lane)
+                if wrote is not None and wrote != wrote.spent and (told is None or told.number < wrote.number):
+                    tell_index(self._tables, lane, wrote, self._renew_scan)
             horizon = self._oldest_left() - micros_in(limits.remembered_days * 86_400)
             numbers = {
                 lane: max(mark.number for mark in marks[lane] if mark is not None) for lane in lanes if any(marks[lane])
@@ -207,7 +211,7 @@ class Archivist:
         if rows:
             files = self._tables.write("events", task.lane, task.mark, task.id, rows, renew).files
         self._disk.point("between_tables")
-        index = by_partition(session_rows(task, plan.parts, files))
+        index = by_partition(session_rows(task.lane, task.number, plan.parts, files))
         self._tables.write("sessions", task.lane, task.mark, task.id, index, renew)
 
     def _wanted(self, plan: Plan) -> Iterator[tuple[Line, tuple[str, int]]]:
@@ -227,6 +231,10 @@ class Archivist:
                 raise DataRefused(f"{name} is gone") from failure
             if left:
                 raise DataRefused(f"{name} has fewer lines than it had")
+
+    def _renew_scan(self) -> None:
+        if not self._coordinator.hold("scan", self._name):
+            raise LeaseLost("scan", self._name)
 
     def _renew(self, task: Task) -> None:
         if not self._coordinator.hold(f"lane-{task.lane}", self._name):

@@ -18,10 +18,9 @@ from msgspec import UNSET
 from tallypost_schema.documents import Batch, ProgramCounts, Report
 
 from .. import limits
-from ..clock import micros_of, moment_at
+from ..clock import DAY, micros_of, moment_at
 from ..errors import DataRefused
 from ..segments.format import Line
-from ..streams.coordinator import Task
 from ..streams.ranges import Ranges
 from ..streams.session import Part
 from .columns import COUNTS, EVENTS, PROGRAM, PROGRAM_COUNTS, RANGES, REPORTS, SESSIONS, Table
@@ -166,8 +165,10 @@ class EventRows(_Rows):
         self._document_done()
 
 
-def session_rows(task: Task, parts: Mapping[tuple[str, str], Part], files: Mapping[datetime.date, str]) -> pa.Table:
-    """The index's rows of a task that wrote these files, by partition."""
+def session_rows(
+    lane: int, number: int, parts: Mapping[tuple[str, str], Part], files: Mapping[datetime.date, str]
+) -> pa.Table:
+    """The index's rows of a task, by its lane and number, that wrote these files, by partition."""
     columns: dict[str, list[Any]] = {field.name: [] for field in SESSIONS.schema}
     for (app, session), part in sorted(parts.items()):
         day = _day_at(part.first_seen)
@@ -176,8 +177,8 @@ def session_rows(task: Task, parts: Mapping[tuple[str, str], Part], files: Mappi
             "app": app,
             "session": session,
             "part": part.number,
-            "lane": task.lane,
-            "task": task.number,
+            "lane": lane,
+            "task": number,
             "state": part.state,
             "terminal": part.terminal,
             "told_terminal": part.told_terminal,
@@ -220,7 +221,7 @@ def _day(text: str) -> int:
 
 
 def _day_at(micros: int) -> int:
-    return micros // 86_400_000_000
+    return micros // DAY
 
 
 def _micros_at(text: str) -> int:

@@ -17,13 +17,14 @@ import traceback
 from functools import partial
 from pathlib import Path
 
-from . import acknowledged_is_kept, counts_are_kept, events_are_kept
+from . import acknowledged_is_kept, archived_is_kept, counts_are_kept, events_are_kept
 
 PROOFS = {
     "counts-are-kept": counts_are_kept.prove,
     "events-are-kept": events_are_kept.prove,
     "acknowledged-is-kept": acknowledged_is_kept.prove,
     "acknowledged-is-kept-by-workers": partial(acknowledged_is_kept.prove, workers=4),
+    "archived-is-kept": archived_is_kept.prove,
 }
 
 

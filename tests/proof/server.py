@@ -32,9 +32,10 @@ def free_port() -> int:
         return port
 
 
-def start(data: Path, port: int, *options: str) -> subprocess.Popen[bytes]:
+def start(data: Path, port: int, *options: str, archive: bool = False) -> subprocess.Popen[bytes]:
     """Start it, and wait until it can store."""
-    command = ["serve", "--listen", f"127.0.0.1:{port}", "--seal-seconds", "2", "--no-archive", *options]
+    command = ["serve", "--listen", f"127.0.0.1:{port}", "--seal-seconds", "2", *options]
+    command += [] if archive else ["--no-archive"]
     server = subprocess.Popen(
         [sys.executable, "-m", "tallypost_server", "--data", str(data), *command],
         env=ENVIRON,

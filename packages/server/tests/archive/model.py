@@ -69,6 +69,7 @@ class Archive(RuleBasedStateMachine):
         self.posted: dict[str, list[Posted]] = {}
         self.reports: dict[str, list[bytes]] = {}
         self.poison: set[str] = set()
+        self.days: dict[str, str] = {}
         self.last: dict[str, float] = {}  # When something of a stream was last posted.
         self.lines: dict[str, list[bytes]] = {"aa": [], "bb": []}  # Of two nodes, each in the order of receipt.
         self.archivists: list[Archivist | None] = [None, None]
@@ -178,7 +179,7 @@ class Archive(RuleBasedStateMachine):
                 "x": 0.25,
                 "id": report,
                 "app": APP,
-                "day": "2026-11-23",
+                "day": self.days.setdefault(report, str(self.clock.now().date())),
                 "previous": None,
                 "config": None,
                 "programs": [{**PROGRAM, "counters": counters, "stacks": {}}],

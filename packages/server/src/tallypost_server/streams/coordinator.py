@@ -157,13 +157,13 @@ def engine_of(url: str, clock: Clock) -> Engine:
 class Coordinator:
     """One database. Its methods block, each is one transaction, and whatever ends the process leaves it whole."""
 
-    def __init__(self, engine: Engine, *, lanes: int = 1) -> None:
-        """`lanes` is how many a new coordinator gets; one that is there keeps its own.
+    def __init__(self, engine: Engine, *, lanes: int = 1, task_rows_max: int = limits.task_rows_max) -> None:
+        """`lanes` is how many a new coordinator gets; one that is there keeps its own. A task is full at so many rows.
 
         Raises:
             CoordinatorUnusable: the database is damaged, away, or of a newer version.
         """
-        self._engine = engine
+        self._engine, self._task_rows_max = engine, task_rows_max
         with self._begin() as connection:
             self.lanes = migrate(connection, lanes=lanes)
 
@@ -320,7 +320,7 @@ class Coordinator:
                 size = grown.setdefault(task, [0, 0])
                 size[0] += max(row.rows, 1)
                 size[1] += row.bytes
-                if size[0] >= limits.task_rows_max or size[1] >= limits.task_bytes_max:
+                if size[0] >= self._task_rows_max or size[1] >= limits.task_bytes_max:
                     q.grow_task(connection, task, *grown.pop(task))
                     del rooms[row.lane]
             for task, size in grown.items():
@@ -341,7 +341,7 @@ class Coordinator:
 
     def _room(self, connection: Connection, kind: Kind, lane: int, now: int, new_id: Callable[[int], str]) -> str:
         """The task that still gathers, or a new one."""
-        task = q.gathering_task(connection, kind, lane, limits.task_rows_max, limits.task_bytes_max)
+        task = q.gathering_task(connection, kind, lane, self._task_rows_max, limits.task_bytes_max)
         if task is None:
             task = new_id(16)
             q.add_task(connection, task, kind, lane, "gathering", now, 0, 0)
@@ -370,7 +370,7 @@ class Coordinator:
         with self._begin() as connection:
             self._must_hold(connection, lane, holder)
             made_before = now - micros_in(batch_seconds)
-            row = q.next_task(connection, lane, now, made_before, limits.task_rows_max, limits.task_bytes_max)
+            row = q.next_task(connection, lane, now, made_before, self._task_rows_max, limits.task_bytes_max)
             # A table keeps the lane's highest number alone: while one is given out, no other is.
             if row is None or (row.number is None and q.numbered(connection, lane) is not None):
                 return None

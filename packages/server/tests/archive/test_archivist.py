@@ -1,0 +1,453 @@
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from tallypost_server import limits
+from tallypost_server.archive.reader import ArchiveReader, document_of, event_of
+from tallypost_server.disk import ARCHIVE_POINTS
+from tallypost_server.errors import ArchiveUnusable, LeaseLost
+from tallypost_server.segments.told import Told
+from tallypost_server.testing import Killed
+from tallypost_server.testing_archive import MemoryTables
+
+from .conftest import BATCH_SECONDS, DELAY, MAX_DELAY, SESSION, World
+
+
+def state(world: World, session: str = SESSION) -> dict[str, Any]:
+    """The index's last row of a session."""
+    return [row for row in world.rows("sessions") if row["session"] == session][-1]
+
+
+def test_report_is_archived_as_it_was_stored_and_its_segment_goes(world: World) -> None:
+    """A report is due as it comes; nothing of it is lost on the way into columns."""
+    world.report(1)
+    world.report(2, previous=None, config=None, programs=[])
+    world.seal()
+
+    done = world.archivist().round()
+
+    assert (1, 1, 0, 1) == done
+    assert [] == world.segments()
+    one, two = world.rows("reports")
+    assert datetime.date(2026, 11, 23) == one["day"]
+    assert {"cmd/export": 12, "cmd/export:pdf": 3} == document_of(one)["programs"][0]["counters"]
+    assert (None, None, []) == (two["previous"], two["config"], two["programs"])
+
+
+def test_report_in_the_archive_is_shown_byte_by_byte_as_it_was(world: World) -> None:
+    """Keys, maps and numbers keep their order and their kind."""
+    world.report(1, x=0.1)
+    line = msgspec.json.decode(world._lines[0])
+    world.seal()
+    world.archivist().round()
+
+    (row,) = world.rows("reports")
+
+    assert msgspec.json.encode(line["doc"]) == msgspec.json.encode(document_of(row))
+    assert line["sha256"] == row["sha256"]
+
+
+def test_complete_session_is_archived_after_the_delay(world: World) -> None:
+    """Not before, and then with its terminal index and without gaps."""
+    world.batch(0, 3)
+    world.batch(3, 2, terminal=4)
+    world.seal()
+    archivist = world.archivist()
+
+    early = archivist.round()
+    assert (1, 0) == (early.registered, early.archived)
+    world.clock.advance(DELAY)
+    late = archivist.round()
+
+    assert (1, 1) == (late.archived, late.removed)
+    assert [0, 1, 2, 3, 4] == world.indexes()
+    assert ("complete", 4, [], 1) == tuple(state(world)[key] for key in ("state", "terminal", "gaps", "part"))
+    assert (1, 0) == (world.counts()["complete"], world.counts()["open"])
+
+
+def test_delay_begins_anew_with_each_entry(memory: World) -> None:
+    """A session of which something still comes is not settled, complete as it may be."""
+    memory.batch(0, 3, terminal=2)
+    memory.seal()
+    archivist = memory.archivist()
+    archivist.round()
+    memory.clock.advance(DELAY - 1)
+    memory.batch(0, 3, terminal=2)
+    memory.seal()
+    archivist.round()
+    memory.clock.advance(2)
+
+    assert 0 == archivist.round().archived
+    memory.clock.advance(DELAY)
+    assert 1 == archivist.round().archived
+
+
+def test_overdue_session_is_archived_sparse_without_a_terminal_that_was_not_reached(world: World) -> None:
+    """What is there is archived with its gaps; the terminal index that nothing reached is dropped."""
+    world.batch(2, 2, lost=0)
+    world.batch(7, 2, lost=1, terminal=20)
+    world.seal()
+    archivist = world.archivist()
+    world.clock.advance(MAX_DELAY - 1)
+    assert 0 == archivist.round().archived
+
+    world.clock.advance(2)
+    archivist.round()
+
+    row = state(world)
+    assert [2, 3, 8, 9] == world.indexes()
+    assert ("sparse", None, 20) == (row["state"], row["terminal"], row["told_terminal"])
+    assert [{"first": 0, "last": 1}, {"first": 4, "last": 6}] == row["gaps"]
+    assert [{"first": 7, "last": 7}] == row["lost"]
+    assert [] == world.segments()
+
+
+def test_supplement_arrives_in_its_turn_and_completes_the_session(world: World) -> None:
+    """What came late follows by the same rules, and only what was not there."""
+    world.batch(2, 2, terminal=3)
+    world.seal()
+    archivist = world.archivist()
+    world.clock.advance(MAX_DELAY + 1)
+    archivist.round()
+    assert "sparse" == state(world)["state"]
+
+    world.batch(0, 3)
+    world.seal()
+    assert 0 == archivist.round().archived
+    world.clock.advance(DELAY)
+    archivist.round()
+
+    row = state(world)
+    assert [0, 1, 2, 3] == world.indexes()
+    assert ("complete", 3, 2) == (row["state"], row["terminal"], row["part"])
+    assert [{"first": 0, "last": 1}] == row["written"]
+    assert (1, 1, 0) == tuple(world.counts()[key] for key in ("supplements", "complete", "sparse"))
+
+
+def test_lost_range_is_recorded_and_content_that_comes_for_it_is_kept(world: World) -> None:
+    """A lost range is no content: a session may be complete with it, and is more complete without."""
+    world.batch(0, 2, lost=2, terminal=3)
+    world.seal()
+    archivist = world.archivist()
+    world.clock.advance(DELAY)
+    archivist.round()
+    assert ("complete", [2, 3]) == (state(world)["state"], world.indexes())
+
+    world.batch(0, 1)
+    world.seal()
+    world.clock.advance(DELAY)
+    archivist.round()
+
+    assert [0, 2, 3] == world.indexes()
+    assert [{"first": 1, "last": 1}] == state(world)["lost"]
+
+
+def test_document_received_first_wins_in_whatever_order_segments_are_found(memory: World) -> None:
+    """Two workers, each with segments of its own: what came first is archived."""
+    memory.batch(0, 2, terminal=1, name="first")
+    memory.report(1, config="first")
+    early = memory._lines
+    memory._lines = []
+    memory.batch(0, 2, terminal=1, name="second")
+    memory.report(1, config="second")
+    memory.seal()
+    archivist = memory.archivist(batch_seconds=BATCH_SECONDS)
+    archivist.round()
+    memory._lines = early
+    memory.seal()
+
+    memory.clock.advance(BATCH_SECONDS + DELAY)
+    for _ in range(2):
+        archivist.round()
+        memory.clock.advance(BATCH_SECONDS)
+
+    assert {"first"} == {row["name"] for row in memory.rows("events")}
+    assert ["first"] == [row["config"] for row in memory.rows("reports")]
+    assert [] == memory.segments()
+
+
+def test_what_is_archived_stays_and_a_repetition_is_counted(world: World) -> None:
+    """Also one that was received earlier, and is found later."""
+    world.batch(0, 2, terminal=1)
+    world.report(1, config="archived")
+    world.seal()
+    archivist = world.archivist()
+    world.clock.advance(DELAY)
+    archivist.round()
+
+    world.batch(0, 2, terminal=1, name="again")
+    world.report(1, config="again")
+    world.seal()
+    world.clock.advance(DELAY)
+    archivist.round()
+
+    assert {"export"} == {row["name"] for row in world.rows("events")}
+    assert ["archived"] == [row["config"] for row in world.rows("reports")]
+    assert (2, 2) == (world.counts()["duplicates"], len(world.indexes()))
+    assert [] == world.segments()
+
+
+def test_contradiction_is_counted_and_not_tried_for_ever(world: World) -> None:
+    """The first terminal index wins; what lies beyond it is kept, since a receipt was given for it."""
+    world.batch(0, 2, terminal=1)
+    world.batch(2, 2, terminal=3)
+    world.seal()
+    archivist = world.archivist()
+    world.clock.advance(DELAY)
+    archivist.round()
+
+    assert ("complete", 1) == (state(world)["state"], state(world)["terminal"])
+    assert [0, 1, 2, 3] == world.indexes()
+    assert world.counts()["contradictions"] >= 1
+    world.clock.advance(MAX_DELAY)
+    assert archivist.round().idle
+
+
+def test_what_is_due_waits_for_more_until_it_is_old_or_much(memory: World) -> None:
+    """Files are large where much comes, and not late where little does."""
+    memory.task_rows_max = 3
+    memory.report(1)
+    memory.seal()
+    archivist = memory.archivist(batch_seconds=BATCH_SECONDS)
+    assert 0 == archivist.round().archived
+    memory.clock.advance(BATCH_SECONDS)
+    assert 1 == archivist.round().archived
+
+    for number in range(2, 5):
+        memory.report(number)
+    memory.seal()
+
+    assert 1 == archivist.round().archived
+
+
+def test_event_that_says_nothing_keeps_its_place(world: World) -> None:
+    """Withheld and undeclared events are rows without a name, and ``show`` leaves them out."""
+    body = msgspec.json.decode(line_with_a_withheld_event(world))
+    world.seal()
+    world.clock.advance(DELAY)
+    world.archivist().round()
+
+    assert [None, "export"] == [row["name"] for row in world.rows("events")]
+    assert body["doc"]["events"] == [event_of(row) for row in world.rows("events")]
+
+
+def line_with_a_withheld_event(world: World) -> bytes:
+    world.batch(0, 2, terminal=1)
+    line = msgspec.json.decode(world._lines.pop())
+    line["doc"]["events"][0] = {}
+    line["doc"]["events"][1]["fields"] = {"format": "pdf", "pages": 3, "seconds": 0.25, "ok": True}
+    world.line(msgspec.json.encode(line) + b"\n")
+    return world._lines[-1]
+
+
+@pytest.mark.parametrize("point", ARCHIVE_POINTS)
+def test_archivist_killed_anywhere_is_finished_by_the_next(world: World, point: Any) -> None:
+    """Each index and each report is in the archive once, and the segment goes."""
+    world.batch(0, 3, terminal=2)
+    world.report(1)
+    world.seal()
+    world.clock.advance(DELAY)
+    world.disk.kill_at(point)
+    killed = world.archivist()
+
+    with pytest.raises(Killed):
+        killed.round()
+    world.disk.kill_at(None)
+    world.clock.advance(limits.lease_seconds + 1)
+    for _ in range(3):
+        world.archivist().round()
+
+    assert [0, 1, 2] == world.indexes()
+    assert 1 == len(world.rows("reports"))
+    assert 1 == len(world.rows("sessions"))
+    assert [] == world.segments()
+
+
+@pytest.mark.parametrize("point", ["before_table_commit", "before_finish"])
+def test_archivist_that_slept_while_another_took_over_writes_nothing_twice(world: World, point: Any) -> None:
+    """Its lease is over: it finds that, or the table refuses it."""
+    world.batch(0, 3, terminal=2)
+    world.report(1)
+    world.seal()
+    world.clock.advance(DELAY)
+    sleeper, other = world.archivist(), world.archivist()
+
+    def meanwhile() -> None:
+        world.disk.kill_at(None)
+        world.clock.advance(limits.lease_seconds + 1)
+        other.round()
+
+    world.disk.kill_at(point, meanwhile)
+    sleeper.round()
+    for _ in range(2):
+        other.round()
+
+    assert [0, 1, 2] == world.indexes()
+    assert 1 == len(world.rows("reports"))
+    assert [] == world.segments()
+
+
+def test_poison_is_parked_alone_and_the_rest_is_archived(memory: World) -> None:
+    """A task that the data refuses is split until the one that does it stands alone."""
+    assert isinstance(memory.tables, MemoryTables)
+    memory.tables.refuses = lambda name, rows: name == "reports" and format(3, "032x") in rows.column("id").to_pylist()
+    for number in range(6):
+        memory.report(number)
+    memory.seal()
+    archivist = memory.archivist()
+    archivist.round()
+
+    assert [0, 1, 2, 4, 5] == [int(row["id"], 16) for row in memory.rows("reports")]
+    (parked,) = (memory.data / "parked").glob("*.jsonl")
+    assert format(3, "032x") == msgspec.json.decode(parked.read_bytes())["stream"]
+    assert [] == memory.segments()
+    assert archivist.round().idle
+
+
+def test_store_that_is_away_for_an_hour_parks_nothing(memory: World) -> None:
+    """Trouble of the store is tried again, later each time, and loses nothing."""
+    assert isinstance(memory.tables, MemoryTables)
+    memory.report(1)
+    memory.seal()
+    archivist = memory.archivist()
+    until = memory.clock.now() + datetime.timedelta(hours=1)
+    tries = 0
+    while memory.clock.now() < until:
+        memory.tables.failures = [ArchiveUnusable("memory", OSError("away"))]
+        tries += archivist.round().failed
+        memory.clock.advance(60)
+    memory.tables.failures = []
+    memory.clock.advance(limits.archive_retry_seconds_max)
+
+    assert 1 == archivist.round().archived
+    assert 4 <= tries <= 12
+    assert not (memory.data / "parked").exists()
+
+
+def test_damaged_segment_stays_and_the_others_are_archived(world: World) -> None:
+    """Nothing of a damaged one is taken for what was stored."""
+    world.report(1)
+    damaged = world.data / "segments" / world.seal()
+    world.report(2)
+    world.seal()
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:-3] + b"???")
+
+    done = world.archivist().round()
+
+    assert (1, 1) == (done.registered, done.removed)
+    assert [damaged.name] == world.segments()
+    damaged.write_bytes(whole)
+
+
+def test_lost_coordinator_is_made_anew_and_knows_what_is_archived(world: World) -> None:
+    """Removed while nothing runs: a repetition is a duplicate, a supplement a supplement, numbers go on."""
+    world.batch(2, 2, terminal=20)
+    world.report(1)
+    world.seal()
+    world.clock.advance(MAX_DELAY + 1)
+    world.archivist().round()
+    world.close()
+    for path in world.data.glob("coordinator.sqlite*"):
+        path.unlink()
+
+    world.batch(0, 4)
+    world.report(1, config="again")
+    world.seal()
+    archivist = world.archivist()
+    world.clock.advance(MAX_DELAY + 1)
+    archivist.round()
+
+    assert [0, 1, 2, 3] == world.indexes()
+    assert ["3"] == [row["config"] for row in world.rows("reports")]
+    assert (2, 20) == (state(world)["part"], state(world)["told_terminal"])
+    assert [1, 2] == sorted({row["part"] for row in world.rows("sessions")})
+
+
+def test_coordinator_of_an_older_day_is_made_anew(world: World) -> None:
+    """One that was restored from a backup gives out numbers that the tables have: it is not believed."""
+    world.report(1)
+    world.seal()
+    world.archivist().round()
+    world.close()
+    database = world.data / "coordinator.sqlite"
+    older = database.read_bytes()
+    world.report(2)
+    world.seal()
+    world.archivist().round()
+    world.close()
+    for path in world.data.glob("coordinator.sqlite-*"):
+        path.unlink()
+    database.write_bytes(older)
+
+    world.report(2)
+    world.report(3)
+    world.seal()
+    world.archivist().round()
+
+    assert [1, 2, 3] == [int(row["id"], 16) for row in world.rows("reports")]
+
+
+def test_two_archivists_share_the_work(world: World) -> None:
+    """Who finds a lease taken does something else, or nothing."""
+    world.report(1)
+    world.seal()
+    one, other = world.archivist(), world.archivist()
+    assert one._coordinator.hold("scan", "somebody")
+
+    assert 0 == one.round().registered
+    one._coordinator.let_go("scan", "somebody")
+    assert 1 == other.round().archived
+    assert one.round().idle
+
+
+def test_coordinator_is_not_made_anew_while_another_archivist_works(memory: World) -> None:
+    """What it forgot the other one may just be writing."""
+    memory.report(1)
+    memory.seal()
+    memory.archivist().round()
+    memory.close()
+    for path in memory.data.glob("coordinator.sqlite*"):
+        path.unlink()
+    assert memory.coordinator().hold("lane-0", "somebody")
+
+    with pytest.raises(LeaseLost):
+        memory.archivist()
+
+
+def test_reader_tells_of_a_stream_what_is_archived(world: World) -> None:
+    """Events, gaps and lost ranges, as the segments told them."""
+    if isinstance(world.tables, MemoryTables):
+        pytest.skip("only tables of files are read by a dataset")
+    world.batch(2, 2, lost=1, terminal=9)
+    world.seal()
+    world.clock.advance(MAX_DELAY + 1)
+    world.archivist().round()
+    told = Told()
+
+    ArchiveReader(world.tables).tell(SESSION, told)
+
+    event = {"name": "export", "at": "2026-11-24T10:00:00.123Z", "fields": {"format": "pdf", "pages": 3}}
+    expected = [{"gap": [0, 1]}, {"lost": [2, 2]}, {"index": 3, **event}, {"index": 4, **event}]
+    assert expected == told.entries()
+
+
+def test_nothing_is_known_of_a_stream_that_is_older_than_the_horizon(memory: World) -> None:
+    """The coordinator's size follows from the horizon, not from history."""
+    memory.report(1)
+    memory.batch(0, 1, terminal=0)
+    memory.seal()
+    archivist = memory.archivist()
+    memory.clock.advance(DELAY)
+    archivist.round()
+    assert 1 == memory.counts()["complete"]
+
+    memory.clock.advance(limits.remembered_days * 86_400 + 1)
+    archivist.round()
+
+    assert 0 == memory.counts()["complete"]
+    assert {} == memory.coordinator().segments()

@@ -8,6 +8,7 @@ Never   does a command's work.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -48,6 +49,11 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     except WrongUse as failure:
         print(f"tallypost-server: {failure}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Whoever reads has seen enough, as `head` has. Closed here, or the interpreter would complain at its end.
+        with contextlib.suppress(OSError):
+            sys.stdout.close()
+        return 1
     except (ServerError, OSError) as failure:
         print(f"tallypost-server: {failure}", file=sys.stderr)
         return 1

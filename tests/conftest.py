@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -17,6 +19,15 @@ from typing import Any
 
 import pytest
 import zstandard
+
+from tallypost_schema.documents import decode_batch, decode_report
+from tallypost_server.archive.archivist import Archivist, Rules
+from tallypost_server.archive.store import FolderStore
+from tallypost_server.archive.tables import Tables
+from tallypost_server.segments.format import line_of_batch, line_of_report
+from tallypost_server.segments.write import Told, write_segment
+from tallypost_server.streams.coordinator import Coordinator, engine_of, url_of
+from tallypost_server.testing import FakeClock, FaultyDisk
 
 APPLICATION = "example.org/mytool"
 DECLARATION = """
@@ -148,6 +159,47 @@ class User:
 def user(tmp_path: Path) -> User:
     """A machine on which nothing was counted yet."""
     return User(tmp_path / "user")
+
+
+@pytest.fixture
+def archived() -> Callable[[Path], None]:
+    """Makes an archive in a data folder, of a report and a session."""
+
+    def make(data: Path) -> None:
+        disk = FaultyDisk()
+        segments, stem = data / "segments", "documents-20261124T100000Z-0a0a0a0a-0b0b0b0b-000001"
+        for folder in (data / "applications", segments / "open"):
+            folder.mkdir(parents=True)
+        program = {"program": "mytool", "version": "1.2.3", "python": "3.12", "os": "linux", "arch": "x86_64"}
+        counts = {"cmd/export": 12, "cmd/export:pdf": 3, "export/seconds:<=1": 4, "export/seconds:>10": 1}
+        counted = {**program, "counters": counts, "stacks": {"crash/KeyError\nmytool.cli:main:+12": 1}}
+        events = [{"name": "export", "at": "2026-11-24T10:00:00.123Z", "fields": {"format": "pdf", "pages": 3}}] * 2
+        report = {"v": 1, "kind": "report", "x": 0.25, "id": "0e" * 16, "app": APPLICATION, "day": "2026-11-24"}
+        report |= {"previous": None, "config": None, "programs": [counted]}
+        batch = {"v": 1, "kind": "events", "app": APPLICATION, "session": "0f5e8d7c6b5a49382716051423324150"}
+        batch |= {"first": 0, "lost": 0, "terminal": 1, "program": program, "events": events}
+        at = "2026-11-24T10:00:00.123Z"
+        lines = line_of_report(decode_report(json.dumps(report).encode()), received=at, sha256="00" * 32)
+        lines += line_of_batch(decode_batch(json.dumps(batch).encode()), received=at, sha256="00" * 32)
+        told = Told()
+        told.add(lines)
+        write_segment(segments, stem, told, [lines], disk=disk)
+        clock = FakeClock(datetime.datetime(2026, 11, 24, 11, tzinfo=datetime.timezone.utc))
+        coordinator = Coordinator(engine_of(url_of(str(data / "coordinator.sqlite")), clock))
+        tables = Tables(FolderStore(data / "archive", disk=disk), clock=clock, point=disk.point)
+        archivist = Archivist(
+            data,
+            coordinator=coordinator,
+            tables=tables,
+            rules=Rules(delay=0, max_delay=0, batch_seconds=0),
+            disk=disk,
+            clock=clock,
+            token=secrets.token_hex,
+        )
+        assert 2 == archivist.round().archived
+        coordinator.close()
+
+    return make
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tallypost.cli.commands import COMMANDS
 from tallypost.consent import MODES, WHO
 from tallypost_schema import declaration, documents, names, receipts
 from tallypost_schema import limits as shared_limits
+from tallypost_server.cli.main import main as server_main
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = sorted(path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("packages/*/README.md")])
@@ -79,9 +81,13 @@ def test_declaration_in_a_page_has_no_problems(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: str(page.relative_to(ROOT)))
-def test_python_in_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_in_a_page_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, archived: Callable[[Path], None]
+) -> None:
     """Each Python example runs as it stands, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
+    if page.name == "query.md":
+        archived(tmp_path / "tallypost-data")
     monkeypatch.setenv("TALLYPOST_DIR", str(tmp_path))
     # What the examples declare is what the page about it shows.
     declared = next(text for text in blocks(ROOT / "docs/client/declaration.md", "toml") if "application =" in text)
@@ -89,6 +95,28 @@ def test_python_in_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.M
     for text in blocks(page, "python"):
         if 'decode_report(b\'{"v":1,"kind":"report",...}\')' not in text:
             exec(compile(text, str(page), "exec"), {})
+
+
+def test_query_in_its_page_is_answered(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    archived: Callable[[Path], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each SQL example gives a row of an archive that holds what it asks for."""
+    monkeypatch.chdir(tmp_path)
+    archived(tmp_path / "tallypost-data")
+    monkeypatch.setenv("TALLYPOST_SERVER_ARCHIVE", str(tmp_path / "tallypost-data" / "archive"))
+    page = (ROOT / "docs/server/query.md").read_text()
+    (shown,) = re.findall(r'query "(.*)"$', page, re.MULTILINE)
+
+    for sql in [shown, *blocks(ROOT / "docs/server/query.md", "sql")]:
+        # The archive's day goes by.
+        status = server_main(["query", "--json", sql.replace("current_date", "DATE '2026-11-25'")])
+
+        said = capsys.readouterr()
+        assert (0, "") == (status, said.err)
+        assert json.loads(said.out.splitlines()[0])
 
 
 def test_document_in_the_formats_page_is_one() -> None:

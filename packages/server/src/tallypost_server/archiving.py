@@ -15,6 +15,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import limits
 from .clock import Clock, SystemClock
 from .disk import OsDisk
-from .errors import CannotArchive, ExtraMissing
+from .errors import CannotArchive, ExtraMissing, FolderMissing
 from .settings import ARCHIVAL, Settings
 from .workers import die_with
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from .archive.archivist import Archivist
     from .archive.reader import ArchiveReader
     from .archive.tables import Tables
+    from .archive.views import Views
     from .streams.coordinator import Coordinator
 
 _log = logging.getLogger(__name__)
@@ -153,6 +155,31 @@ def archive_reader(settings: Settings) -> ArchiveReader:
     from .archive.reader import ArchiveReader
 
     return ArchiveReader(found)
+
+
+@contextlib.contextmanager
+def views(settings: Settings) -> Iterator[Views]:
+    """The archive as SQL asks it; an archive that nobody has written yet is empty.
+
+    Raises:
+        ExtraMissing: DuckDB, or a library of the archive, is not installed.
+        FolderMissing: there is neither an archive nor a data folder that it could be of.
+        ArchiveUnusable: the store refuses.
+    """
+    for package in ("deltalake", "duckdb", "pyarrow", "sqlalchemy"):
+        if importlib.util.find_spec(package) is None:
+            raise ExtraMissing("asking the archive", package, "query")
+    from .archive.views import Views
+
+    there = "://" in settings.archive or Path(settings.archive).is_dir()
+    if not there and not settings.data.is_dir():
+        raise FolderMissing("the archive", Path(settings.archive))
+    with tempfile.TemporaryDirectory(prefix="tallypost-query-") as spill:
+        opened = Views(tables(settings) if there else None, spill=spill)
+        try:
+            yield opened
+        finally:
+            opened.close()
 
 
 class Waiting(NamedTuple):

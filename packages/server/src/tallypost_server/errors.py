@@ -29,6 +29,7 @@ ServerError
 │   ├── NumberSpent          the task is to be split, not written
 │   ├── MarkTaken            a table has the task's number with another task's id
 │   └── DataRefused          a row cannot be archived, however often it is tried
+├── QueryRefused             while reading the archive: DuckDB does not take the statement, or it does more than read
 ├── KeptDamaged              while reading: a file of the quarantine is none
 ├── UnknownStream            while reading: no segment has it
 └── CannotLoad               while posting a load
@@ -299,6 +300,14 @@ class DataRefused(CannotArchive):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(f"the archive does not take it: {reason}")
+
+
+class QueryRefused(ServerError):
+    """A statement is not answered, or not to its end."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the query is not answered: {reason}")
 
 
 class KeptDamaged(ServerError):

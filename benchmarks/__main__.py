@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import event, exit_time, fold, import_time, inc, ingest, load_test
+from . import archive, event, exit_time, fold, import_time, inc, ingest, load_test
 from .harness import ROOT, CannotMeasure, Comparison, Measured, Plan, document, load_average, medians_in, table
 
 MEMBERS = {
@@ -26,6 +26,7 @@ MEMBERS = {
     "fold": fold.measure,
     "ingest": ingest.measure,
     "load_test": load_test.measure,
+    "archive": archive.measure,
 }
 
 

@@ -159,7 +159,7 @@ def test_a_goal_fails_the_command_only_when_checked(check: bool, failures: dict[
 def test_a_member_that_is_not_there_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
     """The names that are there are said."""
     assert 2 == main(["imports"])
-    assert "import_time, exit_time, inc, event, fold, ingest, load_test" in capsys.readouterr().err
+    assert "import_time, exit_time, inc, event, fold, ingest, load_test, archive" in capsys.readouterr().err
 
 
 def test_third_party_modules_are_neither_ours_nor_pythons() -> None:

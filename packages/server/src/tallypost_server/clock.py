@@ -75,7 +75,7 @@ def micros_of(text: str) -> int:
 
 @functools.lru_cache(maxsize=1024)  # What a segment holds came within a minute.
 def _second_of(text: str) -> int:
-    return micros(datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=datetime.timezone.utc))
+    return micros(datetime.datetime.fromisoformat(text + "+00:00"))
 
 
 def moment_of(text: str) -> datetime.datetime:

@@ -113,6 +113,8 @@ retry_after_seconds: dict[ErrorCode, int] = {
 # A task holds so many rows or lines of so many bytes: what it needs of memory is some times that.
 task_rows_max = 100_000
 task_bytes_max = 64 << 20
+# What SQLite holds of the coordinator in memory: all of what a busy hour leaves waiting.
+coordinator_cache_bytes = 64 << 20
 # So many reports at a time are put into a task.
 gather_rows = 10_000
 # An archivist that says nothing for so long is dead or asleep; one that works renews its lease before each step.

@@ -13,21 +13,21 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 from msgspec import UNSET
 
-from tallypost_schema.documents import Batch, ProgramCounts, Report
+from tallypost_schema.documents import Batch, Event, ProgramCounts, Report
 
 from .. import limits
-from ..clock import DAY, micros_of, moment_at
+from ..clock import DAY, moment_at
 from ..errors import DataRefused
 from ..segments.format import Line
 from ..streams.ranges import Ranges
 from ..streams.session import Part
-from .columns import COUNTS, EVENTS, PROGRAM, PROGRAM_COUNTS, RANGES, REPORTS, SESSIONS, Table
+from .columns import COUNTS, EVENTS, PARTITION, PROGRAM, PROGRAM_COUNTS, RANGES, REPORTS, SESSIONS, Table
 
 _report = msgspec.json.Decoder(Report).decode
 _batch = msgspec.json.Decoder(Batch).decode
-_EPOCH_DAY = datetime.date(1970, 1, 1)
 
 
 class _Rows:
@@ -37,23 +37,24 @@ class _Rows:
         self._table = table
         self._documents = 0
         self._batches: list[pa.RecordBatch] = []
-        self._columns: dict[str, list[Any]] = {}
         self._clear()
 
     def _clear(self) -> None:
-        self._columns = {field.name: [] for field in self._table.schema}
+        self._columns: dict[str, list[Any]] = {field.name: [] for field in self._table.schema}
 
     def _document_done(self) -> None:
         self._documents += 1
         if self._documents >= limits.archive_chunk_documents:
             self._pack()
 
-    def _arrays(self) -> list[pa.Array]:
-        return [pa.array(self._columns[field.name], field.type) for field in self._table.schema]
+    def _array(self, field: pa.Field) -> pa.Array:
+        """A column, of what was gathered for it."""
+        return _array(self._columns[field.name], field.type)
 
     def _pack(self) -> None:
         try:
-            self._batches.append(pa.RecordBatch.from_arrays(self._arrays(), schema=self._table.schema))
+            arrays = [self._array(field) for field in self._table.schema]
+            self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=self._table.schema))
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as failure:
             raise DataRefused(str(failure)) from failure
         self._clear()
@@ -69,7 +70,7 @@ class _Rows:
             self._pack()
         rows = pa.Table.from_batches(self._batches, self._table.schema)
         self._batches = []
-        return rows.sort_by([("day", "ascending"), *((name, "ascending") for name in self._table.key)])
+        return _in_order(rows, self._table)
 
 
 class ReportRows(_Rows):
@@ -91,41 +92,50 @@ class ReportRows(_Rows):
         """
         try:
             report = _report(line.doc)
-            day, previous = _day(report.day), None if report.previous is None else _day(report.previous)
-        except (msgspec.MsgspecError, ValueError) as failure:
+        except msgspec.MsgspecError as failure:
             raise DataRefused(f"its document cannot be read: {failure}") from failure
         columns = self._columns
-        columns["day"].append(day)
+        columns["day"].append(report.day)
         columns["app"].append(report.app)
         columns["id"].append(report.id)
-        columns["received"].append(micros_of(line.received))
+        columns["received"].append(line.received)
         columns["sha256"].append(line.sha256)
         columns["x"].append(report.x)
-        columns["previous"].append(previous)
+        columns["previous"].append(report.previous)
         columns["config"].append(report.config)
         self._programs += report.programs
         self._ends.append(len(self._programs))
         self._document_done()
 
-    def _arrays(self) -> list[pa.Array]:
+    def _array(self, field: pa.Field) -> pa.Array:
+        if field.name != "programs":
+            return super()._array(field)
         programs = self._programs
         columns = [pa.array([getattr(each, field.name) for each in programs], field.type) for field in PROGRAM]
         columns += [_counts([each.counters for each in programs]), _counts([each.stacks for each in programs])]
         nested = pa.StructArray.from_arrays(columns, fields=list(PROGRAM_COUNTS))
-        simple = [
-            pa.array(self._columns[field.name], field.type) for field in REPORTS.schema if field.name != "programs"
-        ]
-        return [*simple, pa.ListArray.from_arrays(pa.array(self._ends, pa.int32()), nested)]
+        return pa.ListArray.from_arrays(pa.array(self._ends, pa.int32()), nested)
+
+
+class _Entries:
+    """A column of maps, gathered as one run of keys, one of values, and where each map ends."""
+
+    def __init__(self) -> None:
+        self.keys, self.values, self.ends = list[str](), list[Any](), [0]
+
+    def array(self, kind: pa.MapType) -> pa.Array:
+        """The column."""
+        keys, values = pa.array(self.keys, kind.key_type), pa.array(self.values, kind.item_type)
+        return pa.MapArray.from_arrays(pa.array(self.ends, pa.int32()), keys, values)
 
 
 def _counts(maps: list[dict[str, int]]) -> pa.Array:
-    ends, keys, values = [0], list[str](), list[int]()
+    entries = _Entries()
     for each in maps:
-        keys += each.keys()
-        values += each.values()
-        ends.append(len(keys))
-    offsets = pa.array(ends, pa.int32())
-    return pa.MapArray.from_arrays(offsets, pa.array(keys, COUNTS.key_type), pa.array(values, COUNTS.item_type))
+        entries.keys += each.keys()
+        entries.values += each.values()
+        entries.ends.append(len(entries.keys))
+    return entries.array(COUNTS)
 
 
 class EventRows(_Rows):
@@ -133,6 +143,11 @@ class EventRows(_Rows):
 
     def __init__(self) -> None:
         super().__init__(EVENTS)
+
+    def _clear(self) -> None:
+        super()._clear()
+        self._maps = {name: _Entries() for name in ("words", "numbers", "flags")}
+        self._ends: list[int] = []  # Of each batch: what all its events share is gathered once.
 
     def add(self, line: Line, first_seen: int, wanted: Ranges) -> None:
         """The wanted indexes of a batch, of a session that was first seen then (microseconds since 1970).
@@ -142,27 +157,49 @@ class EventRows(_Rows):
         """
         try:
             batch = _batch(line.doc)
-            begin = batch.first + batch.lost
-            events = [(index, batch.events[index - begin]) for low, high in wanted for index in range(low, high + 1)]
-        except (msgspec.MsgspecError, ValueError, IndexError) as failure:
+        except msgspec.MsgspecError as failure:
             raise DataRefused(f"its document cannot be read: {failure}") from failure
-        columns, number, program = self._columns, len(events), batch.program
-        columns["day"] += [_day_at(first_seen)] * number
-        columns["app"] += [batch.app] * number
-        columns["session"] += [batch.session] * number
-        columns["received"] += [micros_of(line.received)] * number
+        columns, begin = self._columns, batch.first + batch.lost
+        for low, high in wanted:
+            if not begin <= low <= high <= batch.last:
+                raise DataRefused(f"its document has no events {low} to {high}")
+            columns["index"] += range(low, high + 1)
+            self._add_events(batch.events[low - begin : high - begin + 1])
+        columns["day"].append(_day_at(first_seen))
+        columns["app"].append(batch.app)
+        columns["session"].append(batch.session)
+        columns["received"].append(line.received)
         for field in PROGRAM:
-            columns[field.name] += [getattr(program, field.name)] * number
-        for index, event in events:
-            fields = {} if event.fields is UNSET else event.fields
-            columns["index"].append(index)
-            columns["name"].append(None if event.name is UNSET else event.name)
-            columns["at"].append(None if event.at is UNSET else _micros_at(event.at))
-            # A flag is a number to Python, and none to the archive.
-            columns["words"].append([(key, value) for key, value in fields.items() if type(value) is str])
-            columns["numbers"].append([(key, value) for key, value in fields.items() if type(value) in (int, float)])
-            columns["flags"].append([(key, value) for key, value in fields.items() if type(value) is bool])
+            columns[field.name].append(getattr(batch.program, field.name))
+        self._ends.append(len(columns["index"]))
         self._document_done()
+
+    def _add_events(self, events: list[Event]) -> None:
+        columns = self._columns
+        columns["name"] += [None if event.name is UNSET else event.name for event in events]
+        columns["at"] += [None if event.at is UNSET else event.at for event in events]
+        words, numbers, flags = self._maps["words"], self._maps["numbers"], self._maps["flags"]
+        for event in events:
+            if event.fields is not UNSET:
+                for key, value in event.fields.items():
+                    # A flag is a number to Python, and none to the archive.
+                    entries = words if type(value) is str else flags if type(value) is bool else numbers
+                    entries.keys.append(key)
+                    entries.values.append(value)
+            words.ends.append(len(words.keys))
+            numbers.ends.append(len(numbers.keys))
+            flags.ends.append(len(flags.keys))
+
+    def _array(self, field: pa.Field) -> pa.Array:
+        if field.name in self._maps:
+            return self._maps[field.name].array(field.type)
+        array = super()._array(field)
+        if field.name in _OF_AN_EVENT:
+            return array
+        return pc.run_end_decode(pa.RunEndEncodedArray.from_arrays(pa.array(self._ends, pa.int32()), array))
+
+
+_OF_AN_EVENT = ("index", "name", "at")
 
 
 def session_rows(
@@ -193,8 +230,7 @@ def session_rows(
         for name, value in row.items():
             columns[name].append(value)
     arrays = [pa.array(columns[field.name], field.type) for field in SESSIONS.schema]
-    rows = pa.Table.from_arrays(arrays, schema=SESSIONS.schema)
-    return rows.sort_by([("day", "ascending"), *((name, "ascending") for name in SESSIONS.key)])
+    return _in_order(pa.Table.from_arrays(arrays, schema=SESSIONS.schema), SESSIONS)
 
 
 def by_partition(rows: pa.Table) -> dict[datetime.date, pa.Table]:
@@ -216,17 +252,20 @@ def _pairs(of: Ranges) -> list[dict[str, int]]:
     return [{"first": first, "last": last} for first, last in of]
 
 
-def _day(text: str) -> int:
-    return (datetime.date.fromisoformat(text) - _EPOCH_DAY).days
+def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """A column; days and moments may be given as documents spell them."""
+    if (pa.types.is_date(kind) or pa.types.is_timestamp(kind)) and any(isinstance(value, str) for value in values):
+        return pa.array(values, pa.string()).cast(kind)
+    return pa.array(values, kind)
+
+
+def _in_order(rows: pa.Table, table: Table) -> pa.Table:
+    """Rows sorted by partition and key."""
+    return rows.sort_by([(PARTITION, "ascending"), *((name, "ascending") for name in table.key)])
 
 
 def _day_at(micros: int) -> int:
     return micros // DAY
-
-
-def _micros_at(text: str) -> int:
-    fraction = text[20:-1]
-    return micros_of(text[:19] + ".000Z") + (int(fraction.ljust(6, "0")) if fraction else 0)
 
 
 assert RANGES.value_type.num_fields == 2

@@ -144,6 +144,8 @@ def engine_of(url: str, clock: Clock) -> Engine:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
+            # Streams' names are random, and so are the pages that each of them touches in the indexes.
+            connection.execute(f"PRAGMA cache_size = -{limits.coordinator_cache_bytes >> 10}")
             connection.create_function("tallypost_now", 0, lambda: micros(clock.now()))
 
         @sa.event.listens_for(engine, "begin")
@@ -387,12 +389,12 @@ class Coordinator:
         lines: dict[str, dict[int, Wanted]] = {}
         with self._begin() as connection:
             names = q.segment_names(connection)
+            if task.kind == "report":
+                for segment, line, app, stream in q.lines_of_task(connection, task.id):
+                    lines.setdefault(names[segment], {})[line] = Wanted((app, stream), None)
+                return Plan(lines, {})
             rows = q.entries_of_task(connection, task.id)
             parts = {key: _part(row.part) for key, row in q.sessions_of_task(connection, task.id).items()}
-        if task.kind == "report":
-            for row in rows:
-                lines.setdefault(names[row.segment], {})[row.line] = Wanted((row.app, row.stream), None)
-            return Plan(lines, {})
         of_session: dict[tuple[str, str], list[Any]] = {}
         for row in rows:
             of_session.setdefault((row.app, row.stream), []).append(row)

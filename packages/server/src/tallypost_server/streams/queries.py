@@ -8,7 +8,8 @@ Never   decides anything that a name here does not say; each is one statement, o
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+import operator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
@@ -44,6 +45,21 @@ def _chunks(items: Collection[Item]) -> Iterator[list[Item]]:
 def _insert(connection: Connection, table: sa.Table) -> Any:
     """An INSERT that knows ON CONFLICT."""
     return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+
+
+def _many(connection: Connection, statement: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Run a statement for each of many rows; a key of a row is a column, or a parameter's name.
+
+    It is compiled here, once: SQLAlchemy itself looks at each value of each row, which takes longer than the database.
+    """
+    if not rows:
+        return
+    compiled = statement.compile(dialect=connection.dialect, column_keys=list(rows[0]))
+    common = {name: value for name, value in compiled.params.items() if name not in rows[0]}
+    values: list[Any] = [{**common, **row} for row in rows] if common else list(rows)
+    if compiled.positional:
+        values = list(map(operator.itemgetter(*compiled.positiontup), values))
+    connection.exec_driver_sql(compiled.string, values)
 
 
 # -- facts and totals ---------------------------------------------------------------------------------------------
@@ -110,11 +126,7 @@ def remove_segment(connection: Connection, name: str) -> None:
 
 def add_entries(connection: Connection, segment: int, entries: Sequence[tuple[int, Entry]]) -> None:
     """Entries of a segment, each with its lane."""
-    if entries:
-        connection.execute(
-            sa.insert(e),
-            [{**entry._asdict(), "lane": lane, "segment": segment, "task": None} for lane, entry in entries],
-        )
+    _many(connection, sa.insert(e), [{**entry._asdict(), "lane": lane, "segment": segment} for lane, entry in entries])
 
 
 def move_entries(connection: Connection, segment: int, moves: Sequence[tuple[int, Entry]]) -> None:
@@ -130,6 +142,12 @@ def move_entries(connection: Connection, segment: int, moves: Sequence[tuple[int
 def entries_of_task(connection: Connection, task: str) -> Sequence[Any]:
     """A task's entries, in the order of segment and line: of two received at once the first here wins."""
     return connection.execute(sa.select(e).where(e.c.task == task).order_by(e.c.segment, e.c.line)).all()
+
+
+def lines_of_task(connection: Connection, task: str) -> Sequence[Any]:
+    """Where a task's entries lie, and whose they are: segment, line, app, stream, in the order of `entries_of_task`."""
+    columns = (e.c.segment, e.c.line, e.c.app, e.c.stream)
+    return connection.execute(sa.select(*columns).where(e.c.task == task).order_by(*columns[:2])).all()
 
 
 def entries_beside(connection: Connection, task: str) -> Sequence[Any]:
@@ -186,24 +204,22 @@ def reports(connection: Connection, ids: Collection[str]) -> dict[Key, bool]:
 
 def add_reports(connection: Connection, rows: Sequence[tuple[str, str, int, bool]]) -> None:
     """Reports that were not known: app, id, received, whether it is archived."""
-    if rows:
-        connection.execute(
-            sa.insert(r),
-            [{"app": app, "id": report, "last_entry": at, "archived": archived} for app, report, at, archived in rows],
-        )
+    _many(
+        connection,
+        sa.insert(r),
+        [{"app": app, "id": report, "last_entry": at, "archived": archived} for app, report, at, archived in rows],
+    )
 
 
 def touch_reports(connection: Connection, rows: Sequence[tuple[str, str, int]]) -> None:
     """Something of known reports came again: app, id, received."""
-    if rows:
-        connection.execute(
-            sa.update(r)
-            .where(
-                r.c.app == sa.bindparam("of_app"), r.c.id == sa.bindparam("of_id"), r.c.last_entry < sa.bindparam("at")
-            )
-            .values(last_entry=sa.bindparam("at")),
-            [{"of_app": app, "of_id": report, "at": at} for app, report, at in rows],
-        )
+    _many(
+        connection,
+        sa.update(r)
+        .where(r.c.app == sa.bindparam("of_app"), r.c.id == sa.bindparam("of_id"), r.c.last_entry < sa.bindparam("at"))
+        .values(last_entry=sa.bindparam("at")),
+        [{"of_app": app, "of_id": report, "at": at} for app, report, at in rows],
+    )
 
 
 def report_entries(connection: Connection, ids: Collection[str]) -> dict[Key, Place]:
@@ -289,11 +305,11 @@ class SessionRow(NamedTuple):
 
 def add_sessions(connection: Connection, rows: Sequence[SessionRow]) -> None:
     """Sessions that were not known."""
-    if rows:
-        connection.execute(
-            sa.insert(s),
-            [{**row.values(), "app": row.session.app, "stream": row.session.stream, "lane": row.lane} for row in rows],
-        )
+    _many(
+        connection,
+        sa.insert(s),
+        [{**row.values(), "app": row.session.app, "stream": row.session.stream, "lane": row.lane} for row in rows],
+    )
 
 
 def keep_sessions(connection: Connection, rows: Sequence[SessionRow], *, let_go: bool = False) -> None:
@@ -303,7 +319,8 @@ def keep_sessions(connection: Connection, rows: Sequence[SessionRow], *, let_go:
     values: dict[str, Any] = {name: sa.bindparam(f"its_{name}") for name in rows[0].values()}
     if let_go:
         values |= {"task": None, "part": None}
-    connection.execute(
+    _many(
+        connection,
         sa.update(s).where(s.c.app == sa.bindparam("of_app"), s.c.stream == sa.bindparam("of_stream")).values(values),
         [
             {
@@ -327,13 +344,13 @@ def due_sessions(connection: Connection, complete_before: int, waiting_before: i
 
 def put_sessions(connection: Connection, puts: Sequence[tuple[str, str, str]]) -> None:
     """Give tasks sessions: task, app, stream."""
-    if puts:
-        connection.execute(
-            sa.update(s)
-            .where(s.c.app == sa.bindparam("of_app"), s.c.stream == sa.bindparam("of_stream"))
-            .values(task=sa.bindparam("its_task")),
-            [{"its_task": task, "of_app": app, "of_stream": stream} for task, app, stream in puts],
-        )
+    _many(
+        connection,
+        sa.update(s)
+        .where(s.c.app == sa.bindparam("of_app"), s.c.stream == sa.bindparam("of_stream"))
+        .values(task=sa.bindparam("its_task")),
+        [{"its_task": task, "of_app": app, "of_stream": stream} for task, app, stream in puts],
+    )
 
 
 def sessions_of_task(connection: Connection, task: str) -> dict[Key, Any]:
@@ -343,13 +360,13 @@ def sessions_of_task(connection: Connection, task: str) -> dict[Key, Any]:
 
 def keep_parts(connection: Connection, parts: Sequence[tuple[str, str, bytes]]) -> None:
     """What a task archives of each of its sessions."""
-    if parts:
-        connection.execute(
-            sa.update(s)
-            .where(s.c.app == sa.bindparam("of_app"), s.c.stream == sa.bindparam("of_stream"))
-            .values(part=sa.bindparam("its_part")),
-            [{"of_app": app, "of_stream": stream, "its_part": part} for app, stream, part in parts],
-        )
+    _many(
+        connection,
+        sa.update(s)
+        .where(s.c.app == sa.bindparam("of_app"), s.c.stream == sa.bindparam("of_stream"))
+        .values(part=sa.bindparam("its_part")),
+        [{"of_app": app, "of_stream": stream, "its_part": part} for app, stream, part in parts],
+    )
 
 
 def sessions_by_state(connection: Connection) -> dict[str, int]:
@@ -455,7 +472,8 @@ def streams_of_task(connection: Connection, kind: str, task: str) -> list[Key]:
 def move_streams(connection: Connection, kind: str, source: str, target: str, streams: Sequence[Key]) -> None:
     """Give some streams of a task to another, with the frozen input."""
     for table in (e,) if kind == "report" else (e, s):
-        connection.execute(
+        _many(
+            connection,
             sa.update(table)
             .where(
                 table.c.task == source,

@@ -78,8 +78,8 @@ sa.Index(
 reports = sa.Table(
     "reports",
     metadata,
+    sa.Column("id", sa.Text, primary_key=True),  # First in the key: what comes in is looked for by its id.
     sa.Column("app", sa.Text, primary_key=True),
-    sa.Column("id", sa.Text, primary_key=True),
     sa.Column("last_entry", sa.BigInteger, nullable=False),
     sa.Column("archived", sa.Boolean, nullable=False),
     comment="Reports of the horizon, by which a repetition is recognised.",
@@ -90,8 +90,8 @@ sa.Index("reports_by_age", reports.c.last_entry)
 sessions = sa.Table(
     "sessions",
     metadata,
+    sa.Column("stream", sa.Text, primary_key=True),  # First in the key, as in `reports`.
     sa.Column("app", sa.Text, primary_key=True),
-    sa.Column("stream", sa.Text, primary_key=True),
     sa.Column("lane", sa.Integer, nullable=False),
     sa.Column("known", sa.LargeBinary, nullable=False, comment="A session.Session."),
     sa.Column("state", sa.Text, nullable=False),

@@ -31,12 +31,14 @@ from .workers import die_with
 
 if TYPE_CHECKING:
     from .archive.archivist import Archivist
+    from .archive.check import ArchiveChecked
     from .archive.reader import ArchiveReader
     from .archive.tables import Tables
     from .archive.views import Views
     from .streams.coordinator import Coordinator
 
 _log = logging.getLogger(__name__)
+_PACKAGES = ("deltalake", "pyarrow", "sqlalchemy")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -46,7 +48,7 @@ def need_archive(what: str) -> None:
     Raises:
         ExtraMissing: one is not.
     """
-    for package in ("deltalake", "pyarrow", "sqlalchemy"):
+    for package in _PACKAGES:
         if importlib.util.find_spec(package) is None:
             raise ExtraMissing(what, package, "archive")
 
@@ -182,6 +184,34 @@ def views(settings: Settings) -> Iterator[Views]:
             opened.close()
 
 
+def is_archived(settings: Settings) -> bool:
+    """Whether there is an archive that can be read here."""
+    if not all(importlib.util.find_spec(package) for package in _PACKAGES):
+        return False
+    return "://" in settings.archive or Path(settings.archive).is_dir()
+
+
+def check_archive(settings: Settings) -> ArchiveChecked:
+    """What is damaged or missing of the archive."""
+    found, disk = tables(settings), OsDisk()
+    from .archive.check import ArchiveChecker, Fault
+
+    with contextlib.ExitStack() as stack:
+        opened, problem = None, None
+        if _has_coordinator(settings):
+            try:
+                opened = stack.enter_context(coordinator(settings))
+            except CannotArchive as failure:
+                problem = Fault(str(failure))
+        sealed = lambda: disk.names(settings.data / "segments")  # noqa: E731  It is handed on, and says only this.
+        checked = ArchiveChecker(found, coordinator=opened, sealed=sealed).check()
+    return checked if problem is None else checked._replace(faults=[problem, *checked.faults])
+
+
+def _has_coordinator(settings: Settings) -> bool:
+    return "://" in settings.coordinator or Path(settings.coordinator).exists()
+
+
 class Waiting(NamedTuple):
     """What ``status`` tells of archival."""
 
@@ -200,7 +230,7 @@ def waiting(settings: Settings) -> Waiting:
     parked = Parked(settings.data / "parked", disk=OsDisk()).all()
     streams = {"open": 0, "complete": 0, "sparse": 0, "parked": len(parked), "supplements": 0, "contradictions": 0}
     tasks = {"waiting": 0, "running": 0, "failed": 0}
-    if "://" not in settings.coordinator and not Path(settings.coordinator).exists():
+    if not _has_coordinator(settings):
         return Waiting({**streams, "duplicates": 0}, tasks, None, [], parked)
     with coordinator(settings) as opened:
         counts, registered = opened.counts(), list(opened.segments())

@@ -133,6 +133,11 @@ archive_group_rows = 16_384
 checkpoint_commits = 100
 # A commit beside others of other lanes is tried anew this often.
 commit_retries_max = 50
+# Verifying holds the keys of so many rows of an archive at a time, and looks so often at what seems wrong.
+verify_rows_max = 1_000_000
+verify_looks = 4
+# So many faults of an archive are told one by one; a file that is gone may be one of each of its sessions.
+faults_told_max = 100
 # An archivist that died rests before the next one; it stops within this, so that the server stops within its own time.
 archivist_rest_seconds = 5.0
 archivist_stop_seconds_max = 4.0

@@ -54,7 +54,7 @@ class Archive:
         task = Task(format(number, "032x"), "events", 0, number, 1, 0)
         day = datetime.date(2026, 11, 24)
         parts = {(known.app, session): part_of(known, ((0, last),))}
-        self.write("sessions", session_rows(task, parts, {day: "day=2026-11-24/x.parquet"}))
+        self.write("sessions", session_rows(task.lane, task.number, parts, {day: "day=2026-11-24/x.parquet"}))
 
 
 @pytest.fixture

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import secrets
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tallypost_server import archiving
+from tallypost_server.archive.archivist import Archivist, Round, Rules
+from tallypost_server.archive.store import FolderStore
+from tallypost_server.archive.tables import Tables
 from tallypost_server.cli.main import main
+from tallypost_server.clock import SystemClock
+from tallypost_server.settings import Settings
+from tallypost_server.testing import FaultyDisk
 
 
 @pytest.fixture
@@ -20,3 +30,55 @@ def say(data: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[i
         return status, said.out, said.err
 
     return run
+
+
+@pytest.fixture
+def post(
+    running: Callable[..., contextlib.AbstractAsyncContextManager[tuple[Any, Any]]],
+) -> Callable[..., Awaitable[None]]:
+    """Posts documents to a server, which then stops: they are in one sealed segment."""
+
+    async def send(*documents: bytes) -> None:
+        async with running() as (_, client):
+            for document in documents:
+                path = "/v1/reports" if b'"kind":"report"' in document else "/v1/events"
+                assert 200 == (await client.post_to(path, document)).status_code
+
+    return send
+
+
+@pytest.fixture
+def archivist(
+    make_settings: Callable[..., Settings], disk: FaultyDisk
+) -> Callable[..., contextlib.AbstractContextManager[Archivist]]:
+    """An archivist on the faulty disk that has started; settings may be given, complete sessions wait for nothing."""
+
+    @contextlib.contextmanager
+    def start(**options: Any) -> Iterator[Archivist]:
+        settings = make_settings(**{"archive_delay": 0, **options})
+        store = FolderStore(Path(settings.archive), disk=disk)
+        with archiving.coordinator(settings) as opened:
+            works = Archivist(
+                settings.data,
+                coordinator=opened,
+                tables=Tables(store, clock=SystemClock(), point=disk.point),
+                rules=Rules(settings.archive_delay, settings.archive_max_delay, 0.0),
+                disk=disk,
+                clock=SystemClock(),
+                token=secrets.token_hex,
+            )
+            works.start()
+            yield works
+
+    return start
+
+
+@pytest.fixture
+def archive(archivist: Callable[..., contextlib.AbstractContextManager[Archivist]]) -> Callable[..., Round]:
+    """Archives what is due, in one round."""
+
+    def work(**options: Any) -> Round:
+        with archivist(**options) as works:
+            return works.round()
+
+    return work

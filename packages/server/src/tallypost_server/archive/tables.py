@@ -243,7 +243,12 @@ class Tables:
         sink = pa.BufferOutputStream()
         try:
             pq.write_table(
-                rows, sink, compression="zstd", row_group_size=limits.archive_group_rows, write_page_index=True
+                rows,
+                sink,
+                compression="zstd",
+                row_group_size=limits.archive_group_rows,
+                write_page_index=True,
+                write_page_checksum=True,
             )
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as failure:
             raise DataRefused(str(failure)) from failure

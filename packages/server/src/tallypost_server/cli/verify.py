@@ -1,6 +1,6 @@
-"""``verify``: whether everything in the data folder is what was stored; with ``--repair`` it is set right.
+"""``verify``: whether everything in the data folder and the archive is what was stored; with ``--repair`` set right.
 
-Takes   the data folder, beside a server or without one.
+Takes   the data folder, the archive and the coordinator, beside a server and archivists or without them.
 Gives   what is damaged and where, on standard output; exit 1 if anything is damaged or missing.
 Never   writes without ``--repair``, and never with it what belongs to a running server.
 """
@@ -13,16 +13,18 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from .. import beside
+import msgspec
+
+from .. import archiving, beside
 from ..disk import OsDisk
 from ..errors import FolderLocked, RepairRunning
 from ..segments.check import Checked, Problem
 from ..segments.repair import Repairer, held
 from ..settings import Settings
 
-HELP = "Read every segment, open file and quarantine file back; exit 1 if anything is damaged or missing."
+HELP = "Read segments, open files, quarantine and archive back; exit 1 if anything is damaged or missing."
 EXAMPLE = "tallypost-server --data /var/lib/tallypost verify --repair"
-SETTINGS: frozenset[str] = frozenset()
+SETTINGS: frozenset[str] = frozenset({"archive", "coordinator"})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,9 +57,11 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
             if not arguments.json:
                 _print(facts, checked)
     strangers = checker.strangers()
+    archive = _archive(settings)
+    right = right and not (archive and archive["damaged"])
     if arguments.json:
         facts = {"files": counts, "lines": lines, "damaged": damaged, "strangers": strangers, "aside": kept.damaged()}
-        print(json.dumps(facts))
+        print(json.dumps({**facts, "archive": archive}))
     else:
         for name in strangers:
             print(f"{name}: not ours, left alone")
@@ -65,7 +69,35 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
             f"{counts['sealed']} sealed segments, {counts['open']} open files, {counts['quarantine']} quarantine files"
         )
         print(f"read {files} with {lines} sound lines; {len(damaged)} damaged")
+        if archive is not None:
+            _print_archive(archive)
     return 0 if right else 1
+
+
+def _archive(settings: Settings) -> dict[str, Any] | None:
+    """What is told of the archive; None without one, or without the libraries to read it."""
+    if not archiving.is_archived(settings):
+        return None
+    checked = archiving.check_archive(settings)
+    return {
+        "tables": {name: {"files": number, "rows": checked.rows[name]} for name, number in checked.files.items()},
+        "damaged": [msgspec.to_builtins(fault) for fault in checked.faults],
+        "damaged_not_told": checked.more,
+        "strangers": checked.strangers,
+    }
+
+
+def _print_archive(archive: dict[str, Any]) -> None:
+    for fault in archive["damaged"]:
+        who = f"{fault['stream']} of {fault['app']}" if "stream" in fault else None
+        place = fault.get("file") or ": ".join(word for word in (fault.get("table"), who) if word)
+        print(f"{place}: {fault['problem']}" if place else fault["problem"])
+    if archive["damaged_not_told"]:
+        print(f"archive: {archive['damaged_not_told']} problems more")
+    for name in archive["strangers"]:
+        print(f"{name}: no entry of the table's log names it, left alone")
+    tables = ", ".join(f"{told['rows']} {name}" for name, told in archive["tables"].items())
+    print(f"read the archive with {tables}; {len(archive['damaged']) + archive['damaged_not_told']} damaged")
 
 
 @contextlib.contextmanager

@@ -106,6 +106,13 @@ class Plan(NamedTuple):
     parts: dict[tuple[str, str], Part]
 
 
+class Known(NamedTuple):
+    """What is known of a session, and what a task that has begun archives of it."""
+
+    session: Session
+    part: Part | None
+
+
 class Counts(NamedTuple):
     """What ``status`` shows of it."""
 
@@ -197,6 +204,20 @@ class Coordinator:
         """The registered segments by name, and whether all that is in one is settled."""
         with self._begin() as connection:
             return q.segments(connection)
+
+    def known(self, low: str, high: str) -> dict[tuple[str, str], Known]:
+        """The sessions from one name on and below another."""
+        with self._begin() as connection:
+            rows = q.sessions_between(connection, low, high)
+        return {
+            (row.app, row.stream): Known(_session(row.known), None if row.part is None else _part(row.part))
+            for row in rows
+        }
+
+    def tasks(self) -> set[str]:
+        """The ids of the tasks that are not done."""
+        with self._begin() as connection:
+            return q.task_ids(connection)
 
     def counts(self) -> Counts:
         """How much there is of what."""

@@ -369,6 +369,12 @@ def keep_parts(connection: Connection, parts: Sequence[tuple[str, str, bytes]]) 
     )
 
 
+def sessions_between(connection: Connection, low: str, high: str) -> Sequence[Any]:
+    """The sessions from one name on and below another."""
+    columns = (s.c.app, s.c.stream, s.c.known, s.c.part)
+    return connection.execute(sa.select(*columns).where(s.c.stream >= low, s.c.stream < high)).all()
+
+
 def sessions_by_state(connection: Connection) -> dict[str, int]:
     """How many sessions there are in each state."""
     rows = connection.execute(sa.select(s.c.state, sa.func.count()).group_by(s.c.state))
@@ -483,6 +489,11 @@ def move_streams(connection: Connection, kind: str, source: str, target: str, st
             .values(task=target),
             [{"of_app": app, "of_stream": stream} for app, stream in streams],
         )
+
+
+def task_ids(connection: Connection) -> set[str]:
+    """The tasks that are not done."""
+    return set(connection.execute(sa.select(t.c.id)).scalars())
 
 
 def tasks_by_state(connection: Connection) -> dict[str, int]:

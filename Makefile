@@ -28,12 +28,12 @@ $(READY): $(MANIFESTS)
 
 .PHONY: test
 test: $(READY)
-	$(BIN)/python -m pytest -m "not system and not long" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not system and not long and not s3" --numprocesses 2 --dist loadfile
 
 .PHONY: coverage
 coverage: $(READY)
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest -m "not system and not long"
+	$(BIN)/python -m coverage run -m pytest -m "not system and not long and not s3"
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --skip-covered --precision 1 | tail -40
 

@@ -198,3 +198,38 @@ def test_faulty_power_cut_takes_what_was_not_synced(tmp_path: Path) -> None:
 
     assert ["kept"] == disk.names(tmp_path)
     assert b"durable" == disk.read(tmp_path / "kept")
+
+
+def test_faulty_power_cut_leaves_of_what_others_wrote_as_much_as_is_said(tmp_path: Path) -> None:
+    """A file or folder that another program made is durable once it and its folder were synced here, and not before."""
+    disk = FaultyDisk()
+    for name in ("alone", "file", "both"):
+        (tmp_path / name).write_bytes(b"four")
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "inside").write_bytes(b"four")
+    disk.sync_file(tmp_path / "both")
+    disk.sync_file(tmp_path / "made" / "inside")
+    disk.sync_folder(tmp_path / "made")
+    before = disk.left_by_power_cut(tmp_path, others=lambda _: "absent")
+    disk.sync_folder(tmp_path)
+    disk.sync_file(tmp_path / "file")
+
+    absent = disk.left_by_power_cut(tmp_path, others=lambda _: "absent")
+    half = disk.left_by_power_cut(tmp_path, others=lambda _: "half")
+
+    inside = {tmp_path / "made" / "inside": 4}
+    assert {} == before
+    assert {tmp_path / "both": 4, **inside} == absent
+    assert {tmp_path / "both": 4, tmp_path / "alone": 2, **inside} == half
+
+
+def test_faulty_disk_keeps_what_was_removed_until_the_folder_is_synced(tmp_path: Path) -> None:
+    """A power cut may bring back what was removed."""
+    disk = FaultyDisk()
+    (tmp_path / "a").write_bytes(b"a")
+
+    disk.unlink(tmp_path / "a")
+
+    assert {tmp_path / "a": b"a"} == disk.removed
+    disk.sync_folder(tmp_path)
+    assert {} == disk.removed

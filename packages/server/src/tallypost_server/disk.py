@@ -43,6 +43,7 @@ FaultPoint: TypeAlias = Literal[
     "after_spend",
     "after_park",
     "after_segment_unlink",
+    "before_undo",
 ]
 ARCHIVE_POINTS: tuple[FaultPoint, ...] = (
     "after_register",

@@ -25,6 +25,7 @@ ServerError
 │   ├── CoordinatorUnusable  its database refuses, or is damaged
 │   ├── CoordinatorNewer     its database is of a later version
 │   ├── ArchiveUnusable      the tables' store refuses, or is damaged
+│   ├── ArchiveDamaged       what was durable in a table is there no more
 │   ├── LeaseLost            another archivist took over; nothing was settled
 │   ├── NumberSpent          the task is to be split, not written
 │   ├── MarkTaken            a table has the task's number with another task's id
@@ -265,6 +266,16 @@ class ArchiveUnusable(CannotArchive):
     def __init__(self, where: str, failure: BaseException) -> None:
         self.where, self.failure = where, failure
         super().__init__(f"the archive {where} cannot be used: {failure}")
+
+
+class ArchiveDamaged(CannotArchive):
+    """What was durable in a table is not there any more. Nothing of it is undone by a program."""
+
+    def __init__(self, table: str, reason: str) -> None:
+        self.table, self.reason = table, reason
+        super().__init__(
+            f"the table {table} is damaged, and by no power cut: {reason}; put its folder back as it was last kept"
+        )
 
 
 class LeaseLost(CannotArchive):

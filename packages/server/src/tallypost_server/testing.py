@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import datetime
 import errno
 import hashlib
@@ -32,6 +33,8 @@ from .segments.format import (
 Operation: TypeAlias = Literal[
     "create", "read", "write", "sync", "cut", "sync_folder", "sync_file", "link", "rename", "free_bytes"
 ]
+# What a power cut leaves of a file that somebody else wrote, and that was not made durable.
+Fate: TypeAlias = Literal["absent", "empty", "half", "whole"]
 
 
 class Killed(BaseException):
@@ -56,6 +59,9 @@ class FaultyDisk:
         self._names: set[Path] = set()  # Made since their folder was last synced.
         self._names_lock = threading.Lock()  # Protects them: committer and sealer are threads of their own.
         self._synced_sizes: dict[int, int] = {}  # How much of a file is durable, by inode.
+        self._folders: set[Path] = set()  # Those whose names are durable.
+        self._before: Callable[[], None] = lambda: None
+        self.removed: dict[Path, bytes] = {}  # What a power cut may bring back: removed since its folder was synced.
         self.free: int | None = None  # What `free_bytes` says; None: the truth.
         self.synced: list[bytes] = []  # What each sync since the start made durable.
         self._at_gate = threading.Semaphore(0)  # Released each time a sync comes to a closed gate.
@@ -91,19 +97,45 @@ class FaultyDisk:
         """End the process at `point`; by default by raising `Killed`. None: nowhere."""
         self._kill_at, self._kill = point, kill or _raise_killed
 
-    def power_cut(self, folder: Path, *, survives: Callable[[Path], bool] = lambda _: False) -> None:
-        """Take from below `folder` what was not durable, as a machine without power does.
+    def watch(self, before: Callable[[], None]) -> None:
+        """Call `before` before each operation, and at each point."""
+        self._before = before
 
-        That are names since the last sync of their folder, and bytes since the last sync of their file. What was
-        removed stays removed. Of the names, which a disk may keep in any order, those stay that `survives`
-        says.
+    def power_cut(self, folder: Path, *, survives: Callable[[Path], bool] = lambda _: False) -> None:
+        """Take from below `folder` what was not durable, as a machine without power does; see `left_by_power_cut`."""
+        left = self.left_by_power_cut(folder, survives=survives)
+        for path in [path for path in folder.rglob("*") if path.is_file()]:
+            if path in left:
+                os.truncate(path, left[path])
+            else:
+                path.unlink()
+
+    def left_by_power_cut(
+        self,
+        folder: Path,
+        *,
+        survives: Callable[[Path], bool] = lambda _: False,
+        others: Callable[[Path], Fate] = lambda _: "whole",
+    ) -> dict[Path, int]:
+        """Each file below `folder` of which something is left when the machine is without power, and how long it is.
+
+        What goes are names since the last sync of their folder, and bytes since the last sync of their file. What was
+        removed stays removed (or comes back: see `removed`). Of the names, which a disk may keep in any order, those
+        stay that `survives` says. `others` says what is left of a file, or a folder, that was not made through this
+        disk and not made durable through it.
         """
-        for path in self._names:
-            if not survives(path):
-                path.unlink(missing_ok=True)
+        left = {}
         for path in folder.rglob("*"):
-            if path.is_file() and path.stat().st_ino in self._synced_sizes:
-                os.truncate(path, self._synced_sizes[path.stat().st_ino])
+            above = [parent for parent in path.parents if folder in parent.parents]
+            if not path.is_file() or any(others(each) == "absent" for each in above if each not in self._folders):
+                continue
+            found = path.stat()
+            if found.st_ino in self._synced_sizes:
+                if path not in self._names or survives(path):
+                    left[path] = self._synced_sizes[found.st_ino]
+            elif (fate := others(path)) != "absent":
+                left[path] = {"empty": 0, "half": found.st_size // 2, "whole": found.st_size}[fate]
+        return left
 
     def create(self, path: Path) -> File:
         """A new empty file."""
@@ -132,20 +164,29 @@ class FaultyDisk:
 
     def make_folder(self, folder: Path) -> None:
         """See that a folder is there."""
+        self._before()
         self._disk.make_folder(folder)
+        with self._names_lock:
+            self._folders |= {folder, *folder.parents}
 
     def sync_folder(self, folder: Path) -> None:
         """Return once the names in a folder are durable."""
         self._meet("sync_folder")
         self._disk.stat(folder)  # A folder that is not there cannot be synced.
+        inside = {folder / name for name in self._disk.names(folder) if (folder / name).is_dir()}
         with self._names_lock:
             self._names = {path for path in self._names if path.parent != folder}
+            self._folders |= inside
+            self.removed = {path: data for path, data in self.removed.items() if path.parent != folder}
 
     def sync_file(self, path: Path) -> None:
         """Return once a file's content is durable."""
         self._meet("sync_file")
+        found = self._disk.stat(path)
         with self._names_lock:
-            self._synced_sizes[self._disk.stat(path).inode] = self._disk.stat(path).size
+            if found.inode not in self._synced_sizes:
+                self._names.add(path)  # Somebody else's, whose name nobody has synced.
+            self._synced_sizes[found.inode] = found.size
 
     def link(self, source: Path, target: Path) -> None:
         """Give a file a second name."""
@@ -156,11 +197,16 @@ class FaultyDisk:
     def rename(self, source: Path, target: Path) -> None:
         """Give a file another name."""
         self._meet("rename")
+        self._forget(target)
         self._disk.rename(source, target)
         self._made(target)
 
     def unlink(self, path: Path) -> None:
         """Take a name away."""
+        self._before()
+        with contextlib.suppress(FileNotFoundError):
+            self.removed[path] = self._disk.read(path)
+        self._forget(path)
         self._disk.unlink(path)
 
     def free_bytes(self, folder: Path) -> int:
@@ -178,6 +224,7 @@ class FaultyDisk:
 
     def point(self, name: FaultPoint) -> None:
         """End the process here, if the script says so."""
+        self._before()
         if name == self._kill_at:
             self._kill()
 
@@ -185,7 +232,15 @@ class FaultyDisk:
         with self._names_lock:
             self._names.add(path)
 
+    def _forget(self, path: Path) -> None:
+        """Another file may get this one's inode."""
+        with contextlib.suppress(FileNotFoundError):
+            found = path.stat()
+            if found.st_nlink == 1:
+                self._synced_sizes.pop(found.st_ino, None)
+
     def _meet(self, operation: Operation) -> None:
+        self._before()
         script = self._failures[operation]
         failure = script.popleft() if script else None
         if failure is not None:

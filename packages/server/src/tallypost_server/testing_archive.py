@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from .archive.columns import TABLES, TableName
 from .archive.tables import Stored, Tables, Written
+from .archive.undone import Damage
 from .errors import ArchiveUnusable, DataRefused, MarkTaken
 from .streams.coordinator import Mark
 
@@ -95,6 +96,23 @@ class MemoryTables(Tables):
         if self._told(name, lane, found, mark):
             raise MarkTaken(name, lane, found=mark, given=mark.spent)
         self._marks[(name, lane)] = mark.spent
+
+    def replace(self, name: TableName, source: Stored, target: str, rows: pa.Table, owner: str) -> None:
+        """Put `rows` in the place of a part; without rows it is only removed."""
+        del self._files[name][source.path]
+        if rows.num_rows:
+            self._files[name][target] = rows
+
+    def damages(self, name: TableName) -> list[Damage]:
+        """Nothing is torn here."""
+        return []
+
+    def settle(self, name: TableName) -> None:
+        """All is durable here."""
+
+    def undo(self, name: TableName) -> list[Damage]:
+        """Nothing is torn here."""
+        return []
 
     def checkpoint(self, name: TableName) -> bool:
         """There is no log."""

@@ -1,159 +1,189 @@
-"""What tests of the archive share: a data folder into whose segments documents come, and who archives them."""
+"""What tests of the archive share: sealed segments, archivists on any store, and what the tables hold in the end."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
+import zstandard
 
 from tallypost_schema import documents, receipts
-from tallypost_server import limits
 from tallypost_server.archive.archivist import Archivist, Rules
-from tallypost_server.archive.store import FolderStore
+from tallypost_server.archive.columns import TABLES, TableName
+from tallypost_server.archive.store import FolderStore, ObjectStore
 from tallypost_server.archive.tables import Tables
 from tallypost_server.clock import stamp
+from tallypost_server.disk import Disk, OsDisk
+from tallypost_server.metrics import Metrics
 from tallypost_server.segments.format import line_of_batch, line_of_report
-from tallypost_server.segments.write import Told, write_segment
+from tallypost_server.segments.seal import Sealer
 from tallypost_server.streams.coordinator import Coordinator, engine_of, url_of
 from tallypost_server.testing import FakeClock, FaultyDisk
 from tallypost_server.testing_archive import MemoryTables
 
-APP = "example.org/mytool"
-SESSION = "ab" * 16
-PROGRAM = {"program": "mytool", "version": "1.2.3", "python": "3.12", "os": "linux", "arch": "x86_64"}
-DELAY, MAX_DELAY, BATCH_SECONDS = 300.0, 604_800.0, 900.0
+from .world import World
+
+DAY = 86_400.0
+_tokens = itertools.count(1)  # No two archives of a test make the same.
 
 
-class World:
-    """A data folder, its clock, and archivists on it."""
+class Archive:
+    """A data folder with segments, and whoever archives them; nothing waits for more rows."""
 
-    def __init__(self, data: Path, clock: FakeClock, disk: FaultyDisk, tables: Tables) -> None:
-        self.data, self.clock, self.disk, self.tables = data, clock, disk, tables
-        self._numbers = itertools.count(1)
-        self._lines: list[bytes] = []
-        self.task_rows_max = limits.task_rows_max
+    def __init__(self, data: Path, *, store: ObjectStore, disk: Disk, clock: FakeClock, torn: Any) -> None:
+        self.data, self.store, self.disk, self.clock, self._torn = data, store, disk, clock, torn
+        self._segments = itertools.count(1)
         self._open: list[Coordinator] = []
 
-    def token(self, size: int) -> str:
-        """Distinct words instead of random ones, of which the first digits differ too."""
-        return format(next(self._numbers) * 2654435761 % 2**32, "08x").ljust(2 * size, "0")[: 2 * size]
+    def seal(self, *bodies: bytes) -> str:
+        """Put documents into a sealed segment, received now; its name."""
+        stem = f"documents-20261124T100000Z-0a0a0a0a-0b0b0b0b-{next(self._segments):06d}"
+        lines = b"".join(map(self._line, bodies))
+        path = self.data / "segments" / "open" / (stem + ".open")
+        path.write_bytes(zstandard.ZstdCompressor(level=1, write_checksum=True).compress(lines))
+        path.chmod(0o640)
+        Sealer(self.data / "segments", disk=OsDisk(), metrics=Metrics(), torn_keeper=self._torn).seal(stem)
+        return stem + ".jsonl.zst"
 
-    def batch(
-        self,
-        first: int,
-        count: int,
-        *,
-        lost: int = 0,
-        terminal: int | None = None,
-        session: str = SESSION,
-        **event: Any,
-    ) -> None:
-        """A batch is stored, with so many events behind its lost range."""
-        told = {"name": "export", "at": "2026-11-24T10:00:00.123Z", "fields": {"format": "pdf", "pages": 3}, **event}
-        body = msgspec.json.encode(
-            {
-                "v": 1,
-                "kind": "events",
-                "app": APP,
-                "session": session,
-                "first": first,
-                "lost": lost,
-                "terminal": terminal,
-                "program": PROGRAM,
-                "events": [told] * count,
-            }
+    def _line(self, body: bytes) -> bytes:
+        received, sha256 = stamp(self.clock.now()), receipts.hash_of(body)
+        if json.loads(body)["kind"] == "report":
+            return line_of_report(documents.decode_report(body), received=received, sha256=sha256)
+        return line_of_batch(documents.decode_batch(body), received=received, sha256=sha256)
+
+    def coordinator(self, place: Path | None = None) -> Coordinator:
+        """The coordinator, opened once more."""
+        opened = Coordinator(engine_of(url_of(str(place or self.place)), self.clock))
+        self._open.append(opened)
+        return opened
+
+    @property
+    def place(self) -> Path:
+        """Where the coordinator's file lies."""
+        return self.data / "coordinator.sqlite"
+
+    def lose_coordinator(self) -> None:
+        """Remove the coordinator, while nothing runs."""
+        self.close()
+        for ending in ("", "-wal", "-shm"):
+            self.place.with_name(self.place.name + ending).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close what was opened."""
+        for opened in self._open:
+            opened.close()
+        self._open = []
+
+    def tables(self, store: ObjectStore | None = None) -> Tables:
+        """The tables."""
+        return Tables(store or self.store, clock=self.clock, point=self.disk.point)
+
+    def archivist(self, *, store: ObjectStore | None = None, delay: float = 0.0, started: bool = True) -> Archivist:
+        """One more archivist, on a coordinator opened for it; it was started, if nothing else is said."""
+        made = Archivist(
+            self.data,
+            coordinator=self.coordinator(),
+            tables=self.tables(store),
+            rules=Rules(delay, 7 * DAY, 0.0),
+            disk=self.disk,
+            clock=self.clock,
+            token=self.token,
         )
-        line = line_of_batch(documents.decode_batch(body), received=self._now(), sha256=receipts.hash_of(body))
-        self._lines.append(line)
+        if started:
+            made.start()
+        return made
 
-    def report(self, number: int, **changed: Any) -> None:
-        """A report is stored, with this number for an id."""
-        counters = {"cmd/export": 12, "cmd/export:pdf": 3}
-        programs = [{**PROGRAM, "counters": counters, "stacks": {"crash/KeyError\nmytool.cli:main:+12": 1}}]
-        report = {
-            "v": 1,
-            "kind": "report",
-            "x": 0.2739,
-            "id": format(number, "032x"),
-            "app": APP,
-            "day": "2026-11-23",
-            "previous": "2026-11-22",
-            "config": "3",
-            "programs": programs,
-            **changed,
-        }
-        body = msgspec.json.encode(report)
-        line = line_of_report(documents.decode_report(body), received=self._now(), sha256=receipts.hash_of(body))
-        self._lines.append(line)
+    def token(self, size: int) -> str:
+        """So many bytes in hex, that were not given before, and of which each is another."""
+        return format(next(_tokens) * 0x9E3779B97F4A7C15 % 2**64, "016x").ljust(2 * size, "0")
 
-    def line(self, line: bytes) -> None:
-        """A stored line, whatever it says."""
-        self._lines.append(line)
+    def work(self, archivist: Archivist | None = None) -> int:
+        """Archive until nothing is due; how many tasks were finished."""
+        archivist = archivist or self.archivist()
+        finished = 0
+        while True:
+            done = archivist.round()
+            finished += done.archived
+            if not done.registered and not done.archived and not done.removed:
+                return finished
 
-    def seal(self) -> str:
-        """All that came is in a sealed segment, whose name is given."""
-        told = Told()
-        for line in self._lines:
-            told.add(line)
-        stem = f"documents-{self.clock.now():%Y%m%dT%H%M%SZ}-0a0a0a0a-0b0b0b0b-{next(self._numbers):06d}"
-        manifest = write_segment(self.data / "segments", stem, told, self._lines, disk=self.disk)
-        self._lines = []
-        return manifest.segment
+    def rows(self, name: TableName) -> list[dict[str, Any]]:
+        """All rows of a table, sorted by their key."""
+        tables = self.tables()
+        found = [row for file in tables.files(name) for row in tables.read(name, file.path).to_pylist()]
+        return sorted(found, key=lambda row: [row[column] for column in TABLES[name].key])
+
+    def reports(self) -> Counter[str]:
+        """How often each report is in the archive."""
+        return Counter(row["id"] for row in self.rows("reports"))
+
+    def events(self) -> Counter[tuple[str, int]]:
+        """How often each event is in the archive."""
+        return Counter((row["session"], row["index"]) for row in self.rows("events"))
+
+    def part(self, session: str) -> dict[str, Any]:
+        """What the index tells of a session, by its highest part."""
+        return [row for row in self.rows("sessions") if row["session"] == session][-1]
 
     def segments(self) -> list[str]:
         """The sealed segments that are left."""
         return sorted(path.name for path in (self.data / "segments").glob("*.zst"))
 
-    def coordinator(self) -> Coordinator:
-        """The coordinator, opened once more."""
-        engine = engine_of(url_of(str(self.data / "coordinator.sqlite")), self.clock)
-        opened = Coordinator(engine, task_rows_max=self.task_rows_max)
-        self._open.append(opened)
-        return opened
+    def damages(self) -> list[str]:
+        """What is damaged in the tables' logs."""
+        return [damage.name for name in TABLES for damage in self.tables().damages(name)]
 
-    def archivist(self, *, batch_seconds: float = 0.0, tables: Tables | None = None) -> Archivist:
-        """An archivist that is ready."""
-        made = Archivist(
-            self.data,
-            coordinator=self.coordinator(),
-            tables=tables or self.tables,
-            rules=Rules(DELAY, MAX_DELAY, batch_seconds),
-            disk=self.disk,
-            clock=self.clock,
-            token=self.token,
-        )
-        made.start()
+
+@pytest.fixture
+def torn() -> Any:
+    class Torn:
+        def keep_torn(self, *_: Any) -> None:
+            raise AssertionError("a segment is torn")
+
+        def keep_damaged(self, *_: Any) -> None:
+            raise AssertionError("a segment is damaged")
+
+    return Torn()
+
+
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.s3)])
+def store(request: pytest.FixtureRequest, data: Path, disk: Disk) -> ObjectStore:
+    """An empty store: a folder, or a bucket of a real S3-compatible server."""
+    if request.param == "s3":
+        made: ObjectStore = request.getfixturevalue("bucket")()
         return made
+    return FolderStore(data / "archive", disk=disk)
 
-    def counts(self) -> dict[str, int]:
-        """What ``status`` tells of streams."""
-        return self.coordinator().counts().streams
 
-    def rows(self, name: Any) -> list[dict[str, Any]]:
-        """All rows of a table, in the order of its key."""
-        found = []
-        for file in self.tables.files(name):
-            found += [{"day": file.day, **row} for row in self.tables.read(name, file.path).to_pylist()]
-        keys = {"reports": ("app", "id"), "events": ("app", "session", "index"), "sessions": ("app", "session", "part")}
-        return sorted(found, key=lambda row: tuple(row[key] for key in keys[name]))
+@pytest.fixture
+def on(disk: Disk, clock: FakeClock, torn: Any) -> Iterator[Callable[..., Archive]]:
+    """Makes an archive on a data folder."""
+    with contextlib.ExitStack() as stack:
 
-    def indexes(self, session: str = SESSION) -> list[int]:
-        """The indexes of a session that are in the archive."""
-        return [row["index"] for row in self.rows("events") if row["session"] == session]
+        def make(data: Path, store: ObjectStore, own_disk: Disk = disk) -> Archive:
+            made = Archive(data, store=store, disk=own_disk, clock=clock, torn=torn)
+            stack.callback(made.close)
+            return made
 
-    def close(self) -> None:
-        """Give the databases back."""
-        for opened in self._open:
-            opened.close()
+        yield make
 
-    def _now(self) -> str:
-        self.clock.advance(0.001)
-        return stamp(self.clock.now())
+
+@pytest.fixture
+def archive(on: Callable[..., Archive], data: Path, store: ObjectStore) -> Archive:
+    """An archive on each store."""
+    return on(data, store)
+
+
+@pytest.fixture
+def local(on: Callable[..., Archive], data: Path, disk: Disk) -> Archive:
+    """An archive in a folder."""
+    return on(data, FolderStore(data / "archive", disk=disk))
 
 
 @pytest.fixture(params=["memory", "folder"])

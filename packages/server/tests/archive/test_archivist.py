@@ -14,7 +14,7 @@ from tallypost_server.segments.told import Told
 from tallypost_server.testing import Killed
 from tallypost_server.testing_archive import MemoryTables
 
-from .conftest import BATCH_SECONDS, DELAY, MAX_DELAY, SESSION, World
+from .world import BATCH_SECONDS, DELAY, MAX_DELAY, SESSION, World
 
 
 def state(world: World, session: str = SESSION) -> dict[str, Any]:

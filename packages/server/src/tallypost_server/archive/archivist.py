@@ -39,7 +39,7 @@ from ..segments.format import (
 from ..streams.coordinator import Coordinator, Entry, Plan, Task, micros_in
 from .columns import TABLES, TableName
 from .parked import Parked
-from .past import past_of, tell_index
+from .past import past_of, take_back
 from .rows import EventRows, ReportRows, by_partition, session_rows
 from .tables import Tables
 
@@ -92,12 +92,19 @@ class Archivist:
         self._damaged: set[str] = set()  # Said once each.
 
     def start(self) -> None:
-        """See that the coordinator knows all that the archive has; it is made anew if it does not.
+        """See that the archive is whole, and that the coordinator knows all of it; it is made anew if it does not.
 
         Raises:
             ArchiveUnusable: the store refuses.
+            ArchiveDamaged: what was durable is gone.
             CoordinatorUnusable: the database refuses.
+            LeaseLost: another archivist is at work, or was until a moment ago, and there is something to undo.
         """
+        if any(self._tables.damages(name) for name in TABLES):
+            self._undo()
+        for name in TABLES:
+            # A coordinator that is made anew goes by what is there: that must not vanish later.
+            self._tables.settle(name)
         lanes = range(self._coordinator.lanes)
         # The tables first: a number is given out before it is written, so a coordinator of today knows all of these.
         marks = {lane: [self._tables.mark(name, lane) for name in TABLES] for lane in lanes}
@@ -106,9 +113,8 @@ class Archivist:
         with self._alone():
             _log.warning("the coordinator is older than the archive: it is made anew")
             for lane in lanes:
-                wrote, told = self._tables.mark("events", lane), self._tables.mark("sessions", lane)
-                if wrote is not None and wrote != wrote.spent and (told is None or told.number < wrote.number):
-                    tell_index(self._tables, lane, wrote, self._renew_scan)
+                for file in take_back(self._tables, lane):
+                    _log.warning("%d events of a task that was not done are archived anew", file.rows)
             horizon = self._oldest_left() - micros_in(limits.remembered_days * 86_400)
             numbers = {
                 lane: max(mark.number for mark in marks[lane] if mark is not None) for lane in lanes if any(marks[lane])
@@ -141,6 +147,13 @@ class Archivist:
                 for name in TABLES:
                     self._tables.checkpoint(name)
         return Round(registered, archived, failed, removed)
+
+    def _undo(self) -> None:
+        """Take from the tables what a power cut has torn: none of it was told to be done, so its segments are there."""
+        with self._alone():
+            for name in TABLES:
+                for damage in self._tables.undo(name):
+                    _log.warning("of the table %s %s was undone: %s", name, damage.name, damage.reason)
 
     # -- what comes in ----------------------------------------------------------------------------------------------
 
@@ -231,10 +244,6 @@ class Archivist:
                 raise DataRefused(f"{name} is gone") from failure
             if left:
                 raise DataRefused(f"{name} has fewer lines than it had")
-
-    def _renew_scan(self) -> None:
-        if not self._coordinator.hold("scan", self._name):
-            raise LeaseLost("scan", self._name)
 
     def _renew(self, task: Task) -> None:
         if not self._coordinator.hold(f"lane-{task.lane}", self._name):

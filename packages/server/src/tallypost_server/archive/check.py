@@ -22,7 +22,8 @@ from ..streams.coordinator import Coordinator, Known
 from ..streams.ranges import Ranges, count, difference, ranges, union
 from .columns import PARTITION, TABLES, TableName
 from .rows import ranges_in
-from .tables import LOG, Stored, Tables
+from .tables import Stored, Tables
+from .undone import LOG, SETTLED
 
 # The first four digits of a stream: the archive is read in slices by them.
 _FIRSTS = 1 << 16
@@ -149,7 +150,7 @@ class ArchiveChecker:
     def _there(self, name: TableName) -> Iterator[str]:
         days = {f"{PARTITION}={file.day}" for file in self._tables.files(name)}
         for folder in sorted({*days, *self._tables.store.names(name)}):
-            if folder == LOG:
+            if folder in (LOG, SETTLED):
                 continue
             if not folder.startswith(f"{PARTITION}="):
                 yield folder

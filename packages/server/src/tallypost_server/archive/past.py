@@ -1,65 +1,49 @@
 """What the archive tells of the past, for a coordinator that is made anew.
 
 Takes   the tables.
-Gives   the sessions and reports of the horizon, as the coordinator keeps them.
+Gives   the sessions and reports of the horizon, as the coordinator keeps them; tables without half a task.
 Never   reads what is older than the horizon.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
-import msgspec
-
-from ..clock import DAY, micros, moment_at
+from ..clock import micros, moment_at
 from ..streams.coordinator import Mark, Restored
-from ..streams.ranges import ranges
-from ..streams.session import Session, part_of
-from .rows import by_partition, ranges_in, session_rows
-from .tables import Tables
-
-
-def tell_index(tables: Tables, lane: int, mark: Mark, renew: Callable[[], None]) -> None:
-    """See that the index tells what the task of this mark has written to `events`, when nobody else knows of it.
-
-    A task writes its events first. Where it died in between and the coordinator was lost after that, its rows would be
-    archived again.
-    """
-    rows: dict[tuple[str, str], list[tuple[int, int]]] = {}
-    seen: dict[tuple[str, str], tuple[int, int]] = {}
-    files: dict[datetime.date, str] = {}
-    for file in tables.files("events"):
-        task = file.path.rpartition("/")[2].removesuffix(".parquet")
-        if Mark.of(mark.number, task) != mark:
-            continue
-        files[file.day] = file.path
-        day = micros(datetime.datetime.combine(file.day, datetime.time(), datetime.timezone.utc))
-        for row in tables.read("events", file.path, ["app", "session", "index", "received"]).to_pylist():
-            key = (row["app"], row["session"])
-            rows.setdefault(key, []).append((row["index"], row["index"]))
-            received = micros(row["received"])
-            first, last = seen.get(key, (received, received))
-            # The partition is that of the day on which the session was first seen.
-            seen[key] = (max(day, min(first, received)) if received < day + DAY else day, max(last, received))
-    known = {(session.app, session.stream): session for session in _sessions(tables, 0)}
-    parts = {}
-    for key, indexes in rows.items():
-        session = known.get(key) or Session(*key, *seen[key])
-        session = msgspec.structs.replace(
-            session, first_seen=seen[key][0], last_entry=max(session.last_entry, seen[key][1])
-        )
-        parts[key] = part_of(session, ranges(indexes))
-    if parts:
-        task = next(iter(files.values())).rpartition("/")[2].removesuffix(".parquet")
-        index = session_rows(lane, mark.number, parts, files)
-        tables.write("sessions", lane, mark, task, by_partition(index), renew)
+from ..streams.session import Session
+from .columns import EVENTS
+from .rows import ranges_in
+from .tables import Stored, Tables
 
 
 def past_of(tables: Tables, numbers: dict[int, int], since: int) -> Restored:
     """All of which something came since then (microseconds since 1970)."""
     return Restored(numbers, _sessions(tables, since), _reports(tables, since))
+
+
+def take_back(tables: Tables, lane: int) -> list[Stored]:
+    """Remove the events of a task that has not written its index: who knew what it held is no more; what that was.
+
+    Its segments are all there, since it was not done. Left where they are, its rows would be written once more.
+    """
+    wrote, done = tables.mark("events", lane), tables.mark("sessions", lane)
+    if wrote is None or (done is not None and done.number >= wrote.number):
+        return []
+    files = [file for file in tables.files("events") if _is_of(file, wrote)]
+    for file in files:
+        tables.replace("events", file, file.path, EVENTS.inside.empty_table(), f"lane-{lane}")
+    return files
+
+
+def _is_of(file: Stored, mark: Mark) -> bool:
+    """Whether the task of this mark has written a file: its name is the task's id."""
+    task = PurePosixPath(file.path).stem
+    return re.fullmatch("[0-9a-f]{32}", task) is not None and Mark.of(mark.number, task) == mark
 
 
 def _sessions(tables: Tables, since: int) -> Iterator[Session]:

@@ -8,6 +8,7 @@ Never   knows what a table is, beyond that a log entry of one lies in ``_delta_l
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +28,11 @@ class ObjectStore(Protocol):
         """As deltalake takes them."""
         ...
 
+    @property
+    def may_tear(self) -> bool:
+        """Whether a power cut may take, empty or halve what was put by somebody else and not yet made durable."""
+        ...
+
     def put(self, path: str, data: bytes) -> None:
         """Return once an object is there, whole and durable; one of this name is replaced."""
         ...
@@ -40,7 +46,7 @@ class ObjectStore(Protocol):
         ...
 
     def names(self, folder: str) -> list[str]:
-        """The objects directly in a folder, sorted; empty if it is not there."""
+        """The names directly in a folder, of objects and of folders, sorted; empty if it is not there."""
         ...
 
     def size(self, path: str) -> int:
@@ -77,11 +83,17 @@ class FolderStore:
         """None."""
         return {}
 
+    @property
+    def may_tear(self) -> bool:
+        """It may."""
+        return True
+
     def put(self, path: str, data: bytes) -> None:
         """Write beside it, sync, rename, sync the folder."""
         target = self._folder / path
         self._disk.make_folder(target.parent)
-        half = target.with_name(f".{target.name}.making")
+        # Of this process alone: who has lost its lease and sleeps must not rename what another is at.
+        half = target.with_name(f".{target.name}.{os.getpid()}.making")
         self._disk.unlink(half)  # Left by one that was killed.
         file = self._disk.create(half)
         try:
@@ -112,8 +124,8 @@ class FolderStore:
             self._disk.sync_folder(target.parent)
 
     def make_durable(self, paths: list[str]) -> None:
-        """Sync the files, then their folders."""
+        """Sync the files, then their folders, and those above: somebody else made them too."""
         for path in paths:
             self._disk.sync_file(self._folder / path)
-        for folder in sorted({(self._folder / path).parent for path in paths}):
-            self._disk.sync_folder(folder)
+        for folder in sorted({folder for path in paths for folder in Path(path).parents}, reverse=True):
+            self._disk.sync_folder(self._folder / folder)

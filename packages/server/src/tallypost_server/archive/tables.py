@@ -14,17 +14,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
 from .. import limits
-from ..clock import Clock
+from ..clock import Clock, stamp
 from ..errors import ArchiveUnusable, DataRefused, MarkTaken, NumberSpent
 from ..streams.coordinator import Mark
 from .columns import PARTITION, TABLES, Table, TableName
 from .store import ObjectStore
+from .undone import ACTIONS, LAST_CHECKPOINT, LOG, SETTLED, Damage, checkpoint_of, damages, settled_version, version_of
 
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 _CONFIGURATION = {
@@ -32,7 +34,8 @@ _CONFIGURATION = {
     "delta.checkpointInterval": str(2**31 - 1),
     "delta.enableExpiredLogCleanup": "false",
 }
-LOG = "_delta_log"
+# Where in the archive that lies which was undone; a person may look at it, and remove it.
+UNDONE = "undone"
 
 
 class Written(NamedTuple):
@@ -86,8 +89,49 @@ class Tables:
             raise ArchiveUnusable(self._address(name), failure) from failure
 
     def is_there(self, name: TableName) -> bool:
-        """Whether anything was ever archived."""
-        return bool(self.store.names(f"{name}/{LOG}"))
+        """Whether anything was ever archived.
+
+        Raises:
+            ArchiveUnusable: the store refuses.
+        """
+        try:
+            return bool(self.store.names(f"{name}/{LOG}"))
+        except OSError as failure:
+            raise ArchiveUnusable(self._address(name), failure) from failure
+
+    def damages(self, name: TableName) -> list[Damage]:
+        """What a power cut left in the table's log that does not hold what it tells.
+
+        Raises:
+            ArchiveDamaged: what was told to be durable is gone.
+            ArchiveUnusable: the store refuses.
+        """
+        try:
+            return damages(self.store, name) if self.store.may_tear else []
+        except OSError as failure:
+            raise ArchiveUnusable(self._address(name), failure) from failure
+
+    def undo(self, name: TableName) -> list[Damage]:
+        """Move such aside, to ``undone/<moment>/<table>/``; nobody may write meanwhile. What that was."""
+        try:
+            found = self.damages(name)
+            aside = f"{UNDONE}/{stamp(self._clock.now()).replace(':', '')}/{name}"
+            for damage in found:
+                path = f"{name}/{LOG}/{damage.name}"
+                self.store.put(f"{aside}/{damage.name}", self.store.get(path))
+                self._point("before_undo")
+                self.store.remove(path)
+        except OSError as failure:
+            raise ArchiveUnusable(self._address(name), failure) from failure
+        return found
+
+    def settle(self, name: TableName) -> None:
+        """Return once all that is in the table is durable, also what was left by one that was killed."""
+        if self.is_there(name):
+            try:
+                self._settle(name, self.handle(name))
+            except OSError as failure:
+                raise ArchiveUnusable(self._address(name), failure) from failure
 
     def mark(self, name: TableName, lane: int) -> Mark | None:
         """The mark of the last task of a lane that wrote."""
@@ -131,8 +175,8 @@ class Tables:
         table = TABLES[name]
         try:
             actions = [self._put(name, table, day, files[day], part) for day, part in rows.items()]
-            self._point("before_table_commit")
             renew()
+            self._point("before_table_commit")
             while True:
                 try:
                     _commit(handle, table, actions, lane, mark)
@@ -164,6 +208,7 @@ class Tables:
         try:
             handle = self.handle(name)
             if _mark(handle, lane) == mark.spent:
+                self._settle(name, handle)
                 return
             if self._has(name, handle, lane, mark):
                 raise MarkTaken(name, lane, found=mark, given=mark.spent)
@@ -196,7 +241,9 @@ class Tables:
                 "append",
                 table.schema,
                 [PARTITION],
-                commit_properties=CommitProperties({"by": owner}, limits.commit_retries_max),
+                commit_properties=CommitProperties(
+                    {"by": owner, ACTIONS: str(len(actions) + 1)}, limits.commit_retries_max
+                ),
                 post_commithook_properties=_NO_HOOKS,
             )
             self._settle(name, self.handle(name))
@@ -211,20 +258,21 @@ class Tables:
         if not self.is_there(name):
             return False
         try:
-            entries = [entry for entry in self.store.names(f"{name}/{LOG}") if _version(entry) >= 0]
+            entries = [entry for entry in self.store.names(f"{name}/{LOG}") if version_of(entry) >= 0]
             if len(entries) < limits.checkpoint_commits:
                 return False
             handle = self.handle(name)
+            self._settle(name, handle)
             handle.create_checkpoint()
-            made = [entry for entry in self.store.names(f"{name}/{LOG}") if _is_checkpoint(entry, handle.version())]
-            self.store.make_durable([f"{name}/{LOG}/{entry}" for entry in (*made, "_last_checkpoint")])
+            made = [entry for entry in self.store.names(f"{name}/{LOG}") if checkpoint_of(entry) == handle.version()]
+            self.store.make_durable([f"{name}/{LOG}/{entry}" for entry in (*made, LAST_CHECKPOINT)])
             if self.handle(name).version() < handle.version():
                 raise ArchiveUnusable(self._address(name), RuntimeError("it cannot be read from its checkpoint"))
             for entry in entries:
-                if _version(entry) < handle.version():
+                if version_of(entry) < handle.version():
                     self.store.remove(f"{name}/{LOG}/{entry}")
             for entry in self.store.names(f"{name}/{LOG}"):
-                if entry.endswith(".checkpoint.parquet") and entry not in made:
+                if 0 <= checkpoint_of(entry) < handle.version():
                     self.store.remove(f"{name}/{LOG}/{entry}")
         except (DeltaError, OSError) as failure:
             raise ArchiveUnusable(self._address(name), failure) from failure
@@ -285,12 +333,16 @@ class Tables:
 
     def _settle(self, name: TableName, handle: DeltaTable) -> None:
         """Return once all that the handle knows of the table's log is durable."""
-        known = self._durable.get(name, -1)
-        version = handle.version()
+        if name not in self._durable:
+            self._durable[name] = settled_version(self.store, name)
+        known, version = self._durable[name], handle.version()
         if version > known:
             entries = self.store.names(f"{name}/{LOG}")
-            new = [entry for entry in entries if known < _version(entry) <= version]
+            new = [entry for entry in entries if known < version_of(entry) <= version]
             self.store.make_durable([f"{name}/{LOG}/{entry}" for entry in new])
+            if self.store.may_tear:
+                # What is told to be done after this is never undone, whatever befalls it.
+                self.store.put(f"{name}/{SETTLED}", str(version).encode())
             self._durable[name] = version
 
     def _address(self, name: TableName) -> str:
@@ -304,6 +356,7 @@ def _commit(handle: DeltaTable, table: Table, actions: Sequence[AddAction], lane
         table.schema,
         [PARTITION],
         commit_properties=CommitProperties(
+            {ACTIONS: str(len(actions) + 2)},
             # Others may have committed for other lanes since; for this lane the library refuses then.
             max_commit_retries=limits.commit_retries_max,
             app_transactions=[Transaction(f"lane-{lane}", int(mark))],
@@ -317,20 +370,10 @@ def _mark(handle: DeltaTable, lane: int) -> Mark | None:
     return None if version is None else Mark(version)
 
 
-def _version(entry: str) -> int:
-    """The version that an entry of the log makes; -1 of what is no entry."""
-    stem, _, ending = entry.partition(".")
-    return int(stem) if ending == "json" and stem.isascii() and stem.isdigit() else -1
-
-
-def _is_checkpoint(entry: str, version: int) -> bool:
-    return entry.startswith(f"{version:020d}.checkpoint")
-
-
 def _stats(rows: pa.Table, table: Table) -> str:
     """What engines look at before they open a file: rows are sorted by the key's first columns."""
     first, last = {}, {}
     for column in table.key[:2]:
-        values = pa.compute.min_max(rows.column(column)).as_py()
+        values = pc.min_max(rows.column(column)).as_py()
         first[column], last[column] = values["min"], values["max"]
     return json.dumps({"numRecords": rows.num_rows, "minValues": first, "maxValues": last, "nullCount": {}})

@@ -1,0 +1,120 @@
+"""A power cut at every moment of an archivist's work, on a disk that knows what was made durable."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from tallypost_server.archive.store import FolderStore
+from tallypost_server.testing import Fate, FaultyDisk
+
+REPORTS = [format(number, "032x") for number in range(4)]
+SESSIONS = [format(number, "032x") for number in range(16, 20)]
+
+
+class Camera:
+    """Keeps what a power cut would leave of a data folder, at each operation of its disk; each different state once."""
+
+    def __init__(self, data: Path, disk: FaultyDisk, into: Path) -> None:
+        self._data, self._disk, self._into = data, disk, into
+        self._seen: set[str] = set()
+        self.kept: list[Path] = []
+
+    def take(self) -> None:
+        """Keep the states that a power cut may leave now."""
+        back = {str(path.relative_to(self._data)): content for path, content in self._disk.removed.items()}
+        for fate in get_args(Fate):
+            self._keep(self._left(fate))
+            self._keep(self._left(fate) | back)
+
+    def _left(self, fate: Fate) -> dict[str, bytes]:
+        archive = self._data / "archive"
+        left = self._disk.left_by_power_cut(
+            self._data, others=lambda path: fate if archive in path.parents else "whole"
+        )
+        return {
+            str(path.relative_to(self._data)): path.read_bytes()[:size]
+            for path, size in left.items()
+            if not path.name.endswith("-shm")  # SQLite makes it anew.
+        }
+
+    def _keep(self, state: dict[str, bytes]) -> None:
+        told = hashlib.sha256()
+        for name, content in sorted(state.items()):
+            told.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
+        if told.hexdigest() in self._seen:
+            return
+        self._seen.add(told.hexdigest())
+        folder = self._into / format(len(self.kept), "04d")
+        (folder / "segments" / "open").mkdir(parents=True)
+        for name, content in state.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        self.kept.append(folder)
+
+
+@pytest.fixture
+def sealed(local: Any, report: Callable[..., bytes], batch: Callable[..., bytes]) -> Callable[..., None]:
+    """Seals the reports, or sessions, of these numbers, in one segment."""
+
+    def seal(first: int, end: int, kinds: str) -> None:
+        bodies = [report(id=name) for name in REPORTS[first:end] if "report" in kinds]
+        bodies += [batch(3, session=name, terminal=2) for name in SESSIONS[first:end] if "session" in kinds]
+        local.seal(*bodies)
+
+    return seal
+
+
+@pytest.mark.parametrize("coordinator", ["as it was", "lost"])
+@pytest.mark.parametrize(
+    ("kinds", "before"),
+    [
+        ("reports", True),
+        pytest.param("reports and sessions", False, marks=pytest.mark.long),
+        pytest.param("reports and sessions", True, marks=pytest.mark.long),
+    ],
+)
+def test_power_cut_at_any_moment_loses_nothing_and_doubles_nothing(
+    local: Any,
+    on: Callable[..., Any],
+    sealed: Callable[..., None],
+    data: Path,
+    disk: FaultyDisk,
+    tmp_path: Path,
+    coordinator: str,
+    kinds: str,
+    before: bool,
+) -> None:
+    """Whatever is left of the library's own files, absent, empty, half or whole: each row is there once in the end."""
+    if before:
+        sealed(0, 2, kinds)
+        local.work()
+    sealed(2, 4, kinds)
+    camera = Camera(data, disk, tmp_path / "left")
+    archivist = local.archivist()
+    disk.watch(camera.take)
+    local.work(archivist)
+    disk.watch(lambda: None)
+    camera.take()
+    reports = {REPORTS[number]: 1 for number in range(0 if before else 2, 4)}
+    sessions = SESSIONS[0 if before else 2 :] if "session" in kinds else []
+
+    for left in camera.kept:
+        found = on(left, FolderStore(left / "archive", disk=FaultyDisk()), FaultyDisk())
+        if coordinator == "lost":
+            found.lose_coordinator()
+        local.clock.advance(121)  # Whoever held a lease is no more.
+        found.work()
+        assert reports == found.reports(), left
+        assert {(name, index): 1 for name in sessions for index in range(3)} == found.events(), left
+        assert ["complete"] * len(sessions) == [found.part(name)["state"] for name in sessions], left
+        assert [] == found.segments(), left
+        found.close()
+        shutil.rmtree(left)
+    assert len(camera.kept) > 10

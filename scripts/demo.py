@@ -243,6 +243,7 @@ class Demo:
             ("The reports leave", self.upload),
             ("The server stops, and what it stored is compared with what was sent", self.compare),
             ("Nothing but what was declared has left", self.look_for_secrets),
+            ("The makers have it archived, and ask", self.archive),
         ]
         for number, (title, step) in enumerate(steps, 1):
             put("", f"{number}/{len(steps)}  {title}", "")
@@ -428,7 +429,30 @@ class Demo:
         declared = set(_declared_names(DECLARATION.read_text("utf-8")))
         check(names <= declared, f"all that left is declared: {', '.join(sorted(names))}", names - declared)
 
+    def archive(self) -> None:
+        """What the makers see."""
+        say("`serve` archives in a child process, some minutes after something came; here it is done at once:")
+        self.on_server("archive", "--once")
+        check(not list((self.data / "segments").glob("*.zst")), "what the segments held is archived, and they are gone")
+        sent = Counter[tuple[str, str]]()
+        for name in self.names("uploads/sent"):
+            report = json.loads((self.state / "uploads/sent" / name).read_bytes())
+            for program in report["programs"]:
+                for counter, n in program["counters"].items():
+                    sent[(report["day"], counter)] += n
+        question = "SELECT day, name, sum(value) AS total FROM counters GROUP BY ALL ORDER BY ALL"
+        show(f"$ tallypost-server query '{question}'")
+        show(self.on_server("query", question), lines_max=12)
+        rows = [json.loads(line) for line in self.on_server("query", "--json", question).splitlines()]
+        found = {(row["day"], row["name"]): row["total"] for row in rows}
+        check(found == dict(sent), f"these are the {len(sent)} sums of what was sent, each day's", found)
+
     # ------------------------------------------------------------ what the steps are made of
+
+    def on_server(self, *words: str) -> str:
+        """What a command says that the makers run on the server's folder."""
+        program = Path(sys.executable).with_name("tallypost-server")
+        return self.completed([program, "--data", self.data, *words]).stdout
 
     def day(self, ago: int) -> str:
         """The day so many days ago."""
@@ -540,9 +564,7 @@ class Demo:
 
     def stored(self) -> int:
         """The number of segments that the server has, open and sealed; it makes the first with the first document."""
-        program = Path(sys.executable).with_name("tallypost-server")
-        command = [str(program), "--data", str(self.data), "--json", "status"]
-        segments = json.loads(self.completed(command).stdout)["segments"]
+        segments = json.loads(self.on_server("--json", "status"))["segments"]
         return int(segments["open"]) + int(segments["sealed"])
 
     def start_server(self) -> str:
@@ -612,8 +634,8 @@ Where everything lies
                                      all that was counted on that day; never sent
    {state}/uploads/sent/{day}.json
                                      what was sent; beside it the server's receipt
-   {folder}/server/segments/
-                                     what the server stored (zstdcat reads it), with manifests
+   {folder}/server/archive/
+                                     what the server stored, as tables (Delta Lake; DuckDB, pandas, polars read them)
    {folder}/server.log, {folder}/black-output/
                                      what the programs wrote
 
@@ -625,6 +647,7 @@ Look around
    {binaries}/tallypost off           and the next run of black counts nothing
    {binaries}/tallypost-server --data {folder}/server status
    {binaries}/tallypost-server --data {folder}/server show {identity}
+   {binaries}/tallypost-server --data {folder}/server query "FROM reports"
 
 Read next
 

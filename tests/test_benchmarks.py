@@ -7,21 +7,26 @@ import datetime
 import http.client
 import http.server
 import json
+import os
 import random
 import socket
 import socketserver
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+
+from tallypost_server.archive.columns import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # The benchmarks are no installed package.
 
-from benchmarks import event, exit_time, harness, import_time, inc, ingest, load  # noqa: E402
+from benchmarks import archive, coordinator, event, exit_time, harness, import_time, inc, ingest, load  # noqa: E402
 from benchmarks.__main__ import exit_status, main  # noqa: E402
 from benchmarks.harness import CannotMeasure, Comparison, Goal, Measured  # noqa: E402
 
@@ -159,7 +164,9 @@ def test_a_goal_fails_the_command_only_when_checked(check: bool, failures: dict[
 def test_a_member_that_is_not_there_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
     """The names that are there are said."""
     assert 2 == main(["imports"])
-    assert "import_time, exit_time, inc, event, fold, ingest, load_test, archive" in capsys.readouterr().err
+    assert (
+        "import_time, exit_time, inc, event, fold, ingest, load_test, archive, coordinator" in capsys.readouterr().err
+    )
 
 
 def test_third_party_modules_are_neither_ours_nor_pythons() -> None:
@@ -352,6 +359,43 @@ def test_reports_are_as_long_as_said_and_never_alike() -> None:
     assert 50 == len(set(reports))
     assert all(1000 < len(report) < 1400 for report in reports)
     assert 50 == len({json.loads(report)["id"] for report in reports})
+
+
+def test_a_coordinator_is_no_larger_long_after_the_horizon_than_just_after_it() -> None:
+    """What it holds follows from what is open and from the horizon, and not from history."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # Each scan waits for the disk some times.
+    with tempfile.TemporaryDirectory(prefix="tallypost-", dir=memory) as folder:
+        weeks = coordinator.Weeks(Path(folder) / "weeks", coordinator.Amount(each=21, segments=1, scans=0))
+
+        weeks.go_to(coordinator.EARLY_DAY)
+        early = weeks.rows()
+        weeks.go_to(coordinator.LATE_DAY)
+        late = weeks.rows()
+        weeks.close()
+
+    assert early == late
+    # Sessions that never end are archived with gaps after a week, and remembered as all others.
+    assert {"reports": 20 * 22, "sessions": 21 * 22, "segments": 7} == {
+        name: late[name] for name in ("reports", "sessions", "segments")
+    }
+
+
+@pytest.mark.parametrize("kind", archive.KINDS)
+def test_the_archivist_and_a_plain_program_write_the_same_rows(kind: archive.Kind, tmp_path: Path) -> None:
+    """What is compared is the same work: every row of every segment, once."""
+    for name in ("ours", "plain"):
+        archive.write_segments(tmp_path / name, kind, 1000)
+
+    ours, plain = archive.archive(kind, tmp_path / "ours"), archive.plain(kind, tmp_path / "plain")
+
+    assert (1000, 1000) == (ours["rows"], plain["rows"])
+    tables = [
+        pq.ParquetDataset(tmp_path / "ours" / "archive" / kind).read().drop_columns(["day"]),
+        pq.ParquetDataset(tmp_path / "plain" / "0.parquet").read().drop_columns(["day"]),
+    ]
+    key = [(column, "ascending") for column in TABLES[kind].key]
+    assert tables[0].sort_by(key).to_pylist() == tables[1].sort_by(key).to_pylist()
+    assert not list((tmp_path / "ours" / "segments").glob("*.jsonl.zst"))
 
 
 def test_a_quick_run_of_inc_leaves_its_result(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ Never   imports the archive's libraries before something is archived or read: th
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import logging
 import os
@@ -116,6 +117,7 @@ def archive(settings: Settings, *, once: bool, parent: int | None = None) -> int
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # Who serves with several workers has them blocked.
     with contextlib.suppress(PermissionError):
         os.nice(limits.archive_niceness)
+    spare_the_collector()
     batch_seconds = settings.archive_batch_seconds
     if once and settings.sources["archive_batch_seconds"] == "default":
         batch_seconds = 0.0
@@ -126,6 +128,11 @@ def archive(settings: Settings, *, once: bool, parent: int | None = None) -> int
             return _until_nothing_is_due(works, ended)
         _for_ever(works, ended, settings.scan_seconds)
     return 0
+
+
+def spare_the_collector() -> None:
+    """Let Python look for garbage less often: documents come by the ten thousand, and none is a part of a cycle."""
+    gc.set_threshold(limits.archive_collector_objects, *gc.get_threshold()[1:])
 
 
 def _until_nothing_is_due(works: Archivist, ended: threading.Event) -> int:

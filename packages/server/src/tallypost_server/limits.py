@@ -129,6 +129,8 @@ remembered_days = horizon_days + 1
 # Rows are made so many documents at a time, and lie in row groups of this size: what one lookup reads.
 archive_chunk_documents = 4096
 archive_group_rows = 16_384
+# Python looks for garbage among objects after so many new ones; at its own 700 that is a seventh of archival's time.
+archive_collector_objects = 100_000
 # After so many commits a table's log begins anew with a checkpoint.
 checkpoint_commits = 100
 # A commit beside others of other lanes is tried anew this often.

@@ -45,6 +45,7 @@ ALLOWED = {
     ("client", "events/wiring.py", "os.urandom"): "the part of the wiring that the first event loads",
     ("server", "app.py", "secrets.token_hex"): "the boot id is drawn where the server is wired",
     ("server", "archiving.py", "secrets.token_hex"): "tasks' ids are drawn where archival is wired",
+    ("server", "erasing.py", "secrets.token_hex"): "who holds the leases is drawn where the erasure is wired",
     ("server", "cli/load_test.py", "secrets.token_hex"): "the seed of a load is drawn where the load is wired",
 }
 

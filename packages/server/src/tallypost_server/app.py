@@ -18,6 +18,7 @@ from typing import NamedTuple
 from . import limits
 from .clock import Clock, SystemClock
 from .disk import Disk, Lock, OsDisk
+from .erased import Erased
 from .errors import CommitFailed, Declined, FolderMissing
 from .ingest.admission import Admission
 from .ingest.applications import Applications
@@ -74,6 +75,8 @@ class App:
         for folder in (segments / "open", settings.data / "quarantine"):
             disk.make_folder(folder)
 
+        self._erased = Erased(settings.data / "erased", disk=disk)
+        self._erased.scan()
         self._background = ThreadPoolExecutor(1, "quarantine")
         self._large = ThreadPoolExecutor(1, "large-documents")
         self._quarantine = Quarantine(
@@ -83,8 +86,9 @@ class App:
             metrics=metrics,
             token=token,
             in_thread=self._background.submit,
+            erased=self._erased,
         )
-        self._sealer = Sealer(segments, disk=disk, metrics=metrics, torn_keeper=self._quarantine)
+        self._sealer = Sealer(segments, disk=disk, metrics=metrics, torn_keeper=self._quarantine, erased=self._erased)
         self._sealing = SealThread(self._sealer, clock=clock, metrics=metrics)
         self._commit = GroupCommit(
             OpenSegment(
@@ -116,6 +120,7 @@ class App:
             metrics=metrics,
             in_thread=lambda take: asyncio.get_running_loop().run_in_executor(self._large, take),
             senders=_senders(settings, clock, token),
+            erased=self._erased,
         )
         self._ingest = Ingest(self.intake, new_id=self.new_id, body_seconds_max=body_seconds_max)
         self._shared = SharedMetrics(
@@ -213,9 +218,15 @@ class App:
         while True:
             await self._clock.sleep(limits.applications_scan_seconds)
             try:
-                await asyncio.get_running_loop().run_in_executor(None, self._applications.scan)
+                await asyncio.get_running_loop().run_in_executor(None, self._look)
             except FolderMissing as failure:
                 _log.error("%s; what was registered stays", failure)
+            except OSError as failure:
+                _log.error("the marks of erased streams cannot be read: %s; those that were read stay", failure)
+
+    def _look(self) -> None:
+        self._erased.scan()
+        self._applications.scan()
 
     async def _beat(self, worker: Worker) -> None:
         while True:

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import limits
 from .clock import Clock, SystemClock
-from .disk import OsDisk
+from .disk import Disk, OsDisk
+from .erased import Erased
 from .errors import CannotArchive, ExtraMissing, FolderMissing
 from .settings import ARCHIVAL, Settings
 from .workers import die_with
@@ -54,13 +55,13 @@ def need_archive(what: str) -> None:
             raise ExtraMissing(what, package, "archive")
 
 
-def tables(settings: Settings) -> Tables:
+def tables(settings: Settings, *, disk: Disk | None = None) -> Tables:
     """The archive's tables."""
     need_archive("the archive")
     from .archive.store import FolderStore
     from .archive.tables import Tables
 
-    disk = OsDisk()
+    disk = disk or OsDisk()
     return Tables(FolderStore(Path(settings.archive), disk=disk), clock=SystemClock(), point=disk.point)
 
 
@@ -205,17 +206,20 @@ def check_archive(settings: Settings) -> ArchiveChecked:
 
     with contextlib.ExitStack() as stack:
         opened, problem = None, None
-        if _has_coordinator(settings):
+        if has_coordinator(settings):
             try:
                 opened = stack.enter_context(coordinator(settings))
             except CannotArchive as failure:
                 problem = Fault(str(failure))
         sealed = lambda: disk.names(settings.data / "segments")  # noqa: E731  It is handed on, and says only this.
-        checked = ArchiveChecker(found, coordinator=opened, sealed=sealed).check()
+        erased = Erased(settings.data / "erased", disk=disk)
+        erased.scan()
+        checked = ArchiveChecker(found, coordinator=opened, sealed=sealed, is_erased=erased.has).check()
     return checked if problem is None else checked._replace(faults=[problem, *checked.faults])
 
 
-def _has_coordinator(settings: Settings) -> bool:
+def has_coordinator(settings: Settings) -> bool:
+    """Whether anybody has archived here."""
     return "://" in settings.coordinator or Path(settings.coordinator).exists()
 
 
@@ -237,7 +241,7 @@ def waiting(settings: Settings) -> Waiting:
     parked = Parked(settings.data / "parked", disk=OsDisk()).all()
     streams = {"open": 0, "complete": 0, "sparse": 0, "parked": len(parked), "supplements": 0, "contradictions": 0}
     tasks = {"waiting": 0, "running": 0, "failed": 0}
-    if not _has_coordinator(settings):
+    if not has_coordinator(settings):
         return Waiting({**streams, "duplicates": 0}, tasks, None, [], parked)
     with coordinator(settings) as opened:
         counts, registered = opened.counts(), list(opened.segments())

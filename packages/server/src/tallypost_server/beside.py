@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from .clock import SystemClock
 from .disk import OsDisk
+from .erased import Erased
 from .errors import FolderMissing
 from .ingest.applications import Applications
 from .ingest.kept import KeptReader
@@ -77,7 +78,13 @@ def repairer(settings: Settings) -> Repairer:
         segments,
         disk=disk,
         checker=checker(settings),
-        sealer=Sealer(segments, disk=disk, metrics=metrics, torn_keeper=quarantine),
+        sealer=Sealer(
+            segments,
+            disk=disk,
+            metrics=metrics,
+            torn_keeper=quarantine,
+            erased=Erased(settings.data / "erased", disk=disk),
+        ),
         keeper=quarantine,
         lock=lambda: held(settings.data / "lock", disk),
     )

@@ -44,6 +44,13 @@ FaultPoint: TypeAlias = Literal[
     "after_park",
     "after_segment_unlink",
     "before_undo",
+    "after_mark",
+    "after_forget",
+    "after_rewrite",
+    "after_moved",
+    "after_replace_commit",
+    "after_replace",
+    "before_scrub",
 ]
 ARCHIVE_POINTS: tuple[FaultPoint, ...] = (
     "after_register",
@@ -54,6 +61,15 @@ ARCHIVE_POINTS: tuple[FaultPoint, ...] = (
     "before_finish",
     "after_finish",
     "after_segment_unlink",
+)
+ERASE_POINTS: tuple[FaultPoint, ...] = (
+    "after_mark",
+    "after_forget",
+    "after_rewrite",
+    "after_moved",
+    "after_replace_commit",
+    "after_replace",
+    "before_scrub",
 )
 SEAL_POINTS: tuple[FaultPoint, ...] = (
     "before_seal",

@@ -31,6 +31,7 @@ ServerError
 │   ├── MarkTaken            a table has the task's number with another task's id
 │   └── DataRefused          a row cannot be archived, however often it is tried
 ├── QueryRefused             while reading the archive: DuckDB does not take the statement, or it does more than read
+├── NotErasedYet             while erasing: others did not let it happen in time
 ├── KeptDamaged              while reading: a file of the quarantine is none
 ├── UnknownStream            while reading: no segment has it
 └── CannotLoad               while posting a load
@@ -319,6 +320,14 @@ class QueryRefused(ServerError):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(f"the query is not answered: {reason}")
+
+
+class NotErasedYet(ServerError):
+    """A stream is not erased everywhere yet. It is marked: nothing more of it is stored."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__(f"the stream is marked, and not erased everywhere yet: {why}; run it again")
 
 
 class KeptDamaged(ServerError):

@@ -140,6 +140,12 @@ verify_rows_max = 1_000_000
 verify_looks = 4
 # So many faults of an archive are told one by one; a file that is gone may be one of each of its sessions.
 faults_told_max = 100
+# An erasure waits until each process that takes documents has looked at the marks; then it looks this often for what
+# it waits for.
+erase_wait_seconds = 2.5 * applications_scan_seconds
+erase_look_seconds = 0.25
+# An archivist at work ends its task in less, and a server seals in less beyond its own time for it.
+erase_seconds_max = 600.0
 # An archivist that died rests before the next one; it stops within this, so that the server stops within its own time.
 archivist_rest_seconds = 5.0
 archivist_stop_seconds_max = 4.0

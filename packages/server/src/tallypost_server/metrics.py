@@ -97,13 +97,21 @@ class Metrics:
     """All metrics of one server."""
 
     def __init__(self) -> None:
-        self.stored = Counter("tallypost_documents_stored_total", "Documents that were answered 200.", ("kind",))
+        self.stored = Counter(
+            "tallypost_documents_stored_total", "Documents that were stored and answered 200.", ("kind",)
+        )
         self.declined = Counter("tallypost_requests_declined_total", "Requests that got an error body.", ("code",))
         self.dropped = Counter(
             "tallypost_dropped_total",
             "What stored documents lack because the declaration does not name it: counters, stacks, events, fields, "
             "and keys that no document has.",
             ("what",),
+        )
+        self.erased = Counter(
+            "tallypost_erased_total",
+            "Documents of erased streams: answered 200 and dropped (accept), refused and not kept (refuse), left out "
+            "of a segment (seal).",
+            ("where",),
         )
         self.hang_ups = Counter(
             "tallypost_hang_ups_total", "Requests whose sender went away before the answer was ready."

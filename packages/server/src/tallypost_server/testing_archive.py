@@ -114,6 +114,6 @@ class MemoryTables(Tables):
         """Nothing is torn here."""
         return []
 
-    def checkpoint(self, name: TableName) -> bool:
+    def checkpoint(self, name: TableName, *, at_once: bool = False) -> bool:
         """There is no log."""
         return False

@@ -19,6 +19,7 @@ import msgspec
 from .. import limits
 from ..clock import Clock, micros, micros_of
 from ..disk import Disk
+from ..erased import Erased
 from ..errors import (
     ArchiveUnusable,
     CoordinatorUnusable,
@@ -87,6 +88,7 @@ class Archivist:
         """`go_on` is asked between two steps; `token` makes so many random bytes, in hex."""
         self._segments, self._coordinator, self._tables = data / "segments", coordinator, tables
         self._rules, self._disk, self._clock, self._token, self._go_on = rules, disk, clock, token, go_on
+        self._erased = Erased(data / "erased", disk=disk)
         self._parked = Parked(data / "parked", disk=disk)
         self._name = token(8)
         self._damaged: set[str] = set()  # Said once each.
@@ -144,6 +146,7 @@ class Archivist:
                 removed += self._remove()
                 if set(self._sealed()) <= set(self._coordinator.segments()):  # What waits may be a repetition of it.
                     self._coordinator.prune(self._now() - micros_in(limits.remembered_days * 86_400))
+                self._erased.prune(self._clock.now() - datetime.timedelta(days=limits.remembered_days))
                 for name in TABLES:
                     self._tables.checkpoint(name)
         return Round(registered, archived, failed, removed)
@@ -158,13 +161,18 @@ class Archivist:
     # -- what comes in ----------------------------------------------------------------------------------------------
 
     def _register(self) -> int:
+        self._erased.scan()
         known = self._coordinator.segments()
         registered = 0
         for name in self._sealed():
             if name in known or not self._go_on():
                 continue
             try:
-                entries = [_entry(decode_line(line), place, len(line)) for place, line in self._lines(name)]
+                lines = ((place, len(line), decode_line(line)) for place, line in self._lines(name))
+                # Erased ones come into a segment only from elsewhere: a backup.
+                entries = [
+                    _entry(line, place, size) for place, size, line in lines if not self._erased.has(line.stream)
+                ]
             except FileNotFoundError:
                 continue
             except (SegmentDamaged, msgspec.MsgspecError, ValueError) as damage:

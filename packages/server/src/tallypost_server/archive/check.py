@@ -7,7 +7,7 @@ Never   writes; never takes for damage what an archivist is just doing: who seem
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -20,10 +20,9 @@ from .. import limits
 from ..errors import ArchiveUnusable, CoordinatorUnusable
 from ..streams.coordinator import Coordinator, Known
 from ..streams.ranges import Ranges, count, difference, ranges, union
-from .columns import PARTITION, TABLES, TableName
+from .columns import TABLES, TableName
 from .rows import ranges_in
 from .tables import Stored, Tables
-from .undone import LOG, SETTLED
 
 # The first four digits of a stream: the archive is read in slices by them.
 _FIRSTS = 1 << 16
@@ -67,10 +66,12 @@ class ArchiveChecker:
         *,
         coordinator: Coordinator | None,
         sealed: Callable[[], Collection[str]],
+        is_erased: Callable[[str], bool] = lambda stream: False,
         rows_max: int = limits.verify_rows_max,
     ) -> None:
-        """`sealed` lists the segments; so many rows are held at a time."""
+        """`sealed` lists the segments; so many rows are held at a time. What is erased is under way, and not judged."""
         self._tables, self._coordinator, self._sealed, self._rows_max = tables, coordinator, sealed, rows_max
+        self._is_erased = is_erased
         self._faults: list[Fault] = []
         self._more = 0
         self._unreadable: set[tuple[str, str]] = set()
@@ -88,7 +89,7 @@ class ArchiveChecker:
         for name in TABLES:
             try:
                 # Before the log: what is committed meanwhile is no stranger.
-                there = list(self._there(name))
+                there = list(self._tables.there(name))
                 stored = self._check_files(name)
                 strangers += self._strangers(name, there)
             except ArchiveUnusable as failure:
@@ -147,16 +148,6 @@ class ArchiveChecker:
             return f"cannot be read: {failure}"
         return None if rows == stored.rows else f"{rows} rows, the log tells {stored.rows}"
 
-    def _there(self, name: TableName) -> Iterator[str]:
-        days = {f"{PARTITION}={file.day}" for file in self._tables.files(name)}
-        for folder in sorted({*days, *self._tables.store.names(name)}):
-            if folder in (LOG, SETTLED):
-                continue
-            if not folder.startswith(f"{PARTITION}="):
-                yield folder
-            for file in self._tables.store.names(f"{name}/{folder}") if folder.startswith(f"{PARTITION}=") else ():
-                yield f"{folder}/{file}"
-
     def _strangers(self, name: TableName, there: list[str]) -> list[str]:
         named = {file.path for file in self._tables.files(name)}
         tasks = set() if self._coordinator is None else self._coordinator.tasks()
@@ -205,7 +196,7 @@ class ArchiveChecker:
             problem = _problem_of(indexed.get(key), there.get(key, ()), known.get(key))
             if problem is not None:
                 wrong.setdefault(key, problem)
-        return {key: problem for key, problem in wrong.items() if of.has(key[1])}
+        return {key: problem for key, problem in wrong.items() if of.has(key[1]) and not self._is_erased(key[1])}
 
     def _rows(self, name: TableName, columns: list[str], condition: Any, looks: int = limits.verify_looks) -> pa.Table:
         if not self._tables.is_there(name):

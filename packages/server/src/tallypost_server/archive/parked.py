@@ -52,7 +52,8 @@ class Parked:
 
     def erase(self, stream: str) -> int:
         """Remove what is parked of a stream; how many files that were."""
-        names = [name for name in self._disk.names(self._folder) if name.startswith(f"{stream}-")]
+        # Half made ones too, which a crash has left.
+        names = [name for name in self._disk.names(self._folder) if name.lstrip(".").startswith(f"{stream}-")]
         for name in names:
             self._disk.unlink(self._folder / name)
         if names:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -246,6 +246,7 @@ class Tables:
                 ),
                 post_commithook_properties=_NO_HOOKS,
             )
+            self._point("after_replace_commit")
             self._settle(name, self.handle(name))
             if rows.num_rows:
                 self._read_back(name, table, target, rows)
@@ -253,13 +254,23 @@ class Tables:
         except (DeltaError, OSError) as failure:
             raise ArchiveUnusable(self._address(name), failure) from failure
 
-    def checkpoint(self, name: TableName) -> bool:
-        """Let the table's log begin anew, if enough was committed; whether it was."""
+    def there(self, name: TableName) -> Iterator[str]:
+        """All that lies in a table's folder beside its log, half made files too."""
+        days = {f"{PARTITION}={file.day}" for file in self.files(name)}
+        for folder in sorted({*days, *self.store.names(name)} - {LOG, SETTLED}):
+            if not folder.startswith(f"{PARTITION}="):
+                yield folder
+                continue
+            for file in self.store.names(f"{name}/{folder}"):
+                yield f"{folder}/{file}"
+
+    def checkpoint(self, name: TableName, *, at_once: bool = False) -> bool:
+        """Let the table's log begin anew, if enough was committed or it is to be `at_once`; whether it was."""
         if not self.is_there(name):
             return False
         try:
             entries = [entry for entry in self.store.names(f"{name}/{LOG}") if version_of(entry) >= 0]
-            if len(entries) < limits.checkpoint_commits:
+            if len(entries) < limits.checkpoint_commits and not at_once:
                 return False
             handle = self.handle(name)
             self._settle(name, handle)

@@ -18,7 +18,7 @@ from types import ModuleType
 from .. import __version__
 from ..errors import ServerError, SettingsInvalid, WrongUse
 from ..settings import DECLARED, load
-from . import archive, config, load_test, quarantine, query, replay, serve, show, status, verify
+from . import archive, config, erase, load_test, quarantine, query, replay, serve, show, status, verify
 
 COMMANDS: dict[str, ModuleType] = {
     "serve": serve,
@@ -27,6 +27,7 @@ COMMANDS: dict[str, ModuleType] = {
     "show": show,
     "verify": verify,
     "quarantine": quarantine,
+    "erase": erase,
     "replay": replay,
     "query": query,
     "load-test": load_test,

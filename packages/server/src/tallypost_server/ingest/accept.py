@@ -35,11 +35,12 @@ _NOTHING = Event()
 
 
 class Accepted(NamedTuple):
-    """A document that keeps every rule: its line, its hash as posted, and what the line lacks of it."""
+    """A document that keeps every rule: its line, its hash as posted, what the line lacks of it, its stream."""
 
     line: bytes
     sha256: str
     dropped: dict[What, int]
+    stream: str
 
 
 def accept(document: bytes, kind: Kind, *, find: Callable[[str], Declared], received: datetime.datetime) -> Accepted:
@@ -79,7 +80,8 @@ def _accept_report(document: bytes, find: Callable[[str], Declared], received: d
             report = msgspec.structs.replace(report, programs=narrowed)
             break
     sha256 = receipts.hash_of(document)
-    return Accepted(line_of_report(report, received=stamp(received), sha256=sha256, encoded=encoded), sha256, dropped)
+    line = line_of_report(report, received=stamp(received), sha256=sha256, encoded=encoded)
+    return Accepted(line, sha256, dropped, report.id)
 
 
 def _accept_batch(document: bytes, find: Callable[[str], Declared], received: datetime.datetime) -> Accepted:
@@ -98,7 +100,8 @@ def _accept_batch(document: bytes, find: Callable[[str], Declared], received: da
         encoded = None
         batch = msgspec.structs.replace(batch, events=events)
     sha256 = receipts.hash_of(document)
-    return Accepted(line_of_batch(batch, received=stamp(received), sha256=sha256, encoded=encoded), sha256, dropped)
+    line = line_of_batch(batch, received=stamp(received), sha256=sha256, encoded=encoded)
+    return Accepted(line, sha256, dropped, batch.session)
 
 
 @lru_cache(maxsize=2)  # Asked for with every report, another one at midnight.

@@ -19,6 +19,7 @@ from tallypost_schema.outcomes import ErrorCode
 
 from .. import limits
 from ..clock import Clock
+from ..erased import Erased
 from ..errors import CommitFailed, Declined, NotTaking, Refused, place_of
 from ..metrics import Metrics
 from ..segments.group_commit import GroupCommit
@@ -52,10 +53,11 @@ class Intake:
         metrics: Metrics,
         in_thread: Callable[[Callable[[], Accepted]], asyncio.Future[Accepted]],
         senders: Senders | None,
+        erased: Erased,
     ) -> None:
         """`senders` counts who sends how much, if that is bounded."""
         self._commit, self._applications, self._quarantine = commit, applications, quarantine
-        self._clock, self._in_thread, self._senders = clock, in_thread, senders
+        self._clock, self._in_thread, self._senders, self._erased = clock, in_thread, senders, erased
         self.admission, self.metrics = admission, metrics
         self._decoder = Decoder()
         self._now: datetime.datetime | None = None
@@ -87,7 +89,7 @@ class Intake:
                 )
                 return
             accepted = accept(document, kind, find=self._applications.find, received=received)
-            self._commit.append(accepted.line, partial(self._answer, accepted, kind, answer))
+            self._append(accepted, kind, answer)
         except Exception as failure:  # noqa: BLE001  Whatever it is, the sender hears something.
             self._decline(failure, body, kind, coding, request_id, answer)
 
@@ -124,9 +126,17 @@ class Intake:
         self.admission.release(size)
         try:
             accepted = done.result()
-            self._commit.append(accepted.line, partial(self._answer, accepted, kind, answer))
+            self._append(accepted, kind, answer)
         except Exception as failure:  # noqa: BLE001  As in `take`.
             self._decline(failure, body, kind, coding, request_id, answer)
+
+    def _append(self, accepted: Accepted, kind: Kind, answer: Answer) -> None:
+        if self._erased.has(accepted.stream):
+            # Its sender has it stored, and sends it no more.
+            self.metrics.erased.add("accept")
+            self._tell(answer, accepted.sha256)
+            return
+        self._commit.append(accepted.line, partial(self._answer, accepted, kind, answer))
 
     def _answer(self, accepted: Accepted, kind: Kind, answer: Answer, failure: Declined | None) -> None:
         if failure is not None:

@@ -22,6 +22,7 @@ from msgspec import Struct
 from .. import limits
 from ..clock import Clock, stamp
 from ..disk import Disk
+from ..erased import Erased
 from ..errors import Refused, place_of
 from ..metrics import Metrics
 
@@ -61,10 +62,12 @@ class Quarantine:
         in_thread: Callable[[Callable[[], None]], object],
         files_max: int = limits.quarantine_files_max,
         bytes_max: int = limits.quarantine_bytes_max,
+        erased: Erased | None = None,
     ) -> None:
+        """`erased` tells which streams nothing is kept of."""
         self._folder, self._disk, self._clock, self._metrics = folder, disk, clock, metrics
         self._token, self._in_thread = token, in_thread
-        self._files_max, self._bytes_max = files_max, bytes_max
+        self._files_max, self._bytes_max, self._erased = files_max, bytes_max, erased
         self._lock = threading.Lock()  # Protects the two below, and that one file is made or dropped at a time.
         self._files: collections.deque[tuple[str, int]] | None = None  # Oldest first; None: to be listed.
         self._has_swept, self._writes = False, 0
@@ -81,6 +84,9 @@ class Quarantine:
 
         def write() -> None:
             try:
+                if self._erased is not None and self._erased.is_named_in(body):
+                    self._metrics.erased.add("refuse")
+                    return
                 text = base64.b64encode(body).decode("ascii")
                 self._write(name, Kept(1, stamp(at), refused.code, refused.message, path, text, encoding), sync=False)
                 self._metrics.quarantined.add(refused.code)

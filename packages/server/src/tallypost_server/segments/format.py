@@ -74,8 +74,15 @@ class Manifest(Struct, frozen=True):
     node: str
 
 
+class _Named(Struct, frozen=True):
+    """Of a line only whose it is."""
+
+    stream: str
+
+
 _encoder = msgspec.json.Encoder()
 _line_decoder = msgspec.json.Decoder(Line)
+_named_decoder = msgspec.json.Decoder(_Named)
 _manifest_decoder = msgspec.json.Decoder(Manifest)
 
 
@@ -110,6 +117,11 @@ def line_of_batch(batch: Batch, *, received: str, sha256: str, encoded: bytes | 
 def decode_line(line: bytes) -> Line:
     """What a line says; its document is left as bytes."""
     return _line_decoder.decode(line)
+
+
+def stream_in(line: bytes) -> str:
+    """The stream that a line is of."""
+    return _named_decoder.decode(line).stream
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

@@ -22,9 +22,10 @@ import zstandard
 from .. import limits
 from ..clock import Clock
 from ..disk import Disk
+from ..erased import Erased
 from ..errors import SealFailed, place_of
 from ..metrics import Metrics
-from .format import MANIFEST_ENDING, OPEN_ENDING, SEALED_ENDING, Whole, decode_manifest, frames
+from .format import MANIFEST_ENDING, OPEN_ENDING, SEALED_ENDING, Whole, decode_manifest, frames, stream_in
 from .salvage import salvage
 from .write import Told, write_segment
 
@@ -46,7 +47,11 @@ class TornKeeper(Protocol):
 class Sealer:
     """Makes sealed segments, one at a time."""
 
-    def __init__(self, folder: Path, *, disk: Disk, metrics: Metrics, torn_keeper: TornKeeper) -> None:
+    def __init__(
+        self, folder: Path, *, disk: Disk, metrics: Metrics, torn_keeper: TornKeeper, erased: Erased | None = None
+    ) -> None:
+        """`erased` tells which streams' lines are left out."""
+        self._erased = erased
         self._sealed, self._open = folder, folder / "open"
         self._disk, self._metrics, self._torn_keeper = disk, metrics, torn_keeper
 
@@ -73,12 +78,15 @@ class Sealer:
             # Whoever linked it may have died before the folder was durable.
             self._disk.sync_folder(self._sealed)
         else:
+            if self._erased is not None:
+                # Anew: whoever erases waits for what was open when it set its mark.
+                self._erased.scan()
             told, torn = Told(), set[int]()
             self._look(stem, source, told, torn)
             if fault:
                 self._put_aside(target, fault, open_is_whole=not torn)
             if told.rows:
-                groups = (frame.lines for frame in self._whole(source) if frame.offset not in torn)
+                groups = (self._kept(frame.lines) for frame in self._whole(source) if frame.offset not in torn)
                 manifest = write_segment(self._sealed, stem, told, groups, disk=self._disk)
                 self._metrics.sealed.add()
                 _log.info("sealed %s: %d rows, %d bytes", target.name, manifest.rows, manifest.bytes)
@@ -114,7 +122,10 @@ class Sealer:
         for frame in frames(self._disk.pieces(source)):
             if isinstance(frame, Whole):
                 try:
-                    told.add(frame.lines)
+                    kept = self._kept(frame.lines)
+                    if kept:
+                        told.add(kept)
+                    self._metrics.erased.add("seal", by=frame.lines.count(b"\n") - kept.count(b"\n"))
                     continue
                 except msgspec.MsgspecError:
                     data = frame.lines
@@ -126,6 +137,16 @@ class Sealer:
                 self._torn_keeper.keep_torn(stem, frame.offset + part, data[begin : begin + limits.torn_bytes_max])
             self._metrics.torn.add()
             _log.warning("%s is damaged: %d bytes at %d put into quarantine", stem, len(data), frame.offset)
+
+    def _kept(self, lines: bytes) -> bytes:
+        """The lines without those of erased streams.
+
+        Raises:
+            msgspec.MsgspecError: one of them is none.
+        """
+        if self._erased is None or not self._erased.any:
+            return lines
+        return b"".join(line for line in lines.splitlines(keepends=True) if not self._erased.has(stream_in(line)))
 
     def _whole(self, source: Path) -> Iterator[Whole]:
         return (frame for frame in frames(self._disk.pieces(source)) if isinstance(frame, Whole))

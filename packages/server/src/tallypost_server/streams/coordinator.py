@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -552,11 +553,36 @@ class Coordinator:
         with self._begin() as connection:
             q.prune(connection, before)
 
-    def erase(self, stream: str) -> None:
-        """Forget a stream, also where a task that has not begun holds it; its segments are rewritten by others."""
+    def erase(self, stream: str) -> int:
+        """Forget a stream, also where a task holds it; how many rows that were. Its segments are rewritten by others.
+
+        All leases must be held: whoever writes has planned with it.
+        """
         with self._begin() as connection:
-            q.erase(connection, stream)
+            gone = q.erase(connection, stream)
             q.mark_settled(connection)
+            return gone
+
+    def move_segment(self, source: str, target: str | None, places: dict[int, int]) -> None:
+        """Another segment stands in the place of one, or none; `places` tells where each line is now."""
+        with self._begin() as connection:
+            q.move_segment(connection, source, target, places)
+            q.mark_settled(connection)
+
+    def scrub(self) -> None:
+        """Return once the database's file holds nothing of what was deleted. PostgreSQL sees to that by itself."""
+        if self._engine.dialect.name != "sqlite":
+            return
+        connection = self._engine.raw_connection()
+        try:
+            # Made anew from what is there; then the log, which has the pages of before, begins anew too.
+            connection.cursor().execute("VACUUM")
+            if connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                raise sqlite3.OperationalError("others read all the time")
+        except sqlite3.Error as failure:
+            raise CoordinatorUnusable(str(self._engine.url), failure) from failure
+        finally:
+            connection.close()
 
     # -- made anew --------------------------------------------------------------------------------------------------
 

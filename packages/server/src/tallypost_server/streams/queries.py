@@ -121,6 +121,27 @@ def remove_segment(connection: Connection, name: str) -> None:
     connection.execute(sa.delete(sg).where(sg.c.name == name, ~left))
 
 
+def move_segment(connection: Connection, source: str, target: str | None, places: dict[int, int]) -> None:
+    """Let a segment's entries lie in another one, at other lines; those that are not in `places` are no more."""
+    old = connection.execute(sa.select(sg.c.id).where(sg.c.name == source)).scalar()
+    if old is None:
+        return
+    if target is not None:
+        # It is there if it was registered before anybody knew that it stands in the place of another.
+        add_segment(connection, target)
+        new = connection.execute(sa.select(sg.c.id).where(sg.c.name == target)).scalar_one()
+        rows = connection.execute(sa.select(e.c.id, e.c.line).where(e.c.segment == old)).all()
+        moves = [{"of_id": row.id, "its_line": places[row.line]} for row in rows if row.line in places]
+        if moves:
+            connection.execute(
+                sa.update(e).where(e.c.id == sa.bindparam("of_id")).values(segment=new, line=sa.bindparam("its_line")),
+                moves,
+            )
+            connection.execute(sa.update(sg).where(sg.c.id == new).values(settled=False))
+    connection.execute(sa.delete(e).where(e.c.segment == old))
+    connection.execute(sa.delete(sg).where(sg.c.id == old))
+
+
 # -- entries ------------------------------------------------------------------------------------------------------
 
 
@@ -570,8 +591,9 @@ def prune(connection: Connection, before: int) -> None:
     connection.execute(sa.delete(r).where(r.c.last_entry < before, r.c.archived))
 
 
-def erase(connection: Connection, stream: str) -> None:
-    """Forget all of a stream."""
-    connection.execute(sa.delete(e).where(e.c.stream == stream))
-    connection.execute(sa.delete(s).where(s.c.stream == stream))
-    connection.execute(sa.delete(r).where(r.c.id == stream))
+def erase(connection: Connection, stream: str) -> int:
+    """Forget all of a stream; how many rows that were."""
+    gone = connection.execute(sa.delete(e).where(e.c.stream == stream)).rowcount
+    gone += connection.execute(sa.delete(s).where(s.c.stream == stream)).rowcount
+    gone += connection.execute(sa.delete(r).where(r.c.id == stream)).rowcount
+    return gone

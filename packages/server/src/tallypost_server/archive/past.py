@@ -65,7 +65,8 @@ def _sessions(tables: Tables, since: int) -> Iterator[Session]:
             micros(row["first_seen"]),
             last_entry,
             terminal=told,
-            terminal_received=None if told is None else last_entry,
+            # What the archive tells stays, whatever else comes again of the time before.
+            terminal_received=None if told is None else micros(row["first_seen"]),
             content=content,
             lost=lost,
             archived=content,

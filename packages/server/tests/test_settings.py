@@ -73,6 +73,8 @@ def test_load_lets_applications_follow_the_data_folder() -> None:
         ("reserve_bytes", "-1"),
         ("reserve_bytes", False),
         ("no_archive", "maybe"),
+        ("archive", "s3://"),
+        ("archive", "gs://bucket/prefix"),
         ("no_archive", 1),
         ("data", ""),
         ("data", 3),

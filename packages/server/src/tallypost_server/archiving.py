@@ -58,11 +58,16 @@ def need_archive(what: str) -> None:
 def tables(settings: Settings, *, disk: Disk | None = None) -> Tables:
     """The archive's tables."""
     need_archive("the archive")
-    from .archive.store import FolderStore
+    from .archive.store import S3_SCHEME, FolderStore, ObjectStore, S3Store
     from .archive.tables import Tables
 
     disk = disk or OsDisk()
-    return Tables(FolderStore(Path(settings.archive), disk=disk), clock=SystemClock(), point=disk.point)
+    store: ObjectStore
+    if settings.archive.startswith(S3_SCHEME):
+        store = S3Store(settings.archive, environment=os.environ)
+    else:
+        store = FolderStore(Path(settings.archive), disk=disk)
+    return Tables(store, clock=SystemClock(), point=disk.point)
 
 
 @contextlib.contextmanager

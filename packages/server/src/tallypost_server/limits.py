@@ -133,6 +133,9 @@ archive_group_rows = 16_384
 archive_collector_objects = 100_000
 # After so many commits a table's log begins anew with a checkpoint.
 checkpoint_commits = 100
+# A store far away, or one that is busy, answers later than a disk; what takes longer is tried again as a whole.
+store_connect_seconds_max = 20
+store_answer_seconds_max = 60
 # A commit beside others of other lanes is tried anew this often.
 commit_retries_max = 50
 # Verifying holds the keys of so many rows of an archive at a time, and looks so often at what seems wrong.

@@ -149,8 +149,12 @@ def _pause(given: object) -> float:
 
 
 def _place(given: object) -> str:
+    rule = "the path of a folder, or s3://BUCKET/PREFIX"
     if not isinstance(given, (str, Path)) or not str(given):
-        raise ValueError("the path of a folder, or s3://BUCKET/PREFIX")
+        raise ValueError(rule)
+    scheme, separator, bucket = str(given).partition("://")
+    if separator and (scheme != "s3" or not bucket.strip("/")):  # Else it would be taken for a folder.
+        raise ValueError(rule)
     return str(given)
 
 

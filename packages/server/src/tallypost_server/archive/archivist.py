@@ -148,7 +148,7 @@ class Archivist:
                     self._coordinator.prune(self._now() - micros_in(limits.remembered_days * 86_400))
                 self._erased.prune(self._clock.now() - datetime.timedelta(days=limits.remembered_days))
                 for name in TABLES:
-                    self._tables.checkpoint(name)
+                    self._checkpoint(name)
         return Round(registered, archived, failed, removed)
 
     def _undo(self) -> None:
@@ -310,6 +310,12 @@ class Archivist:
         for name in settled:
             self._coordinator.forget_segment(name)
         return len(settled)
+
+    def _checkpoint(self, name: TableName) -> None:
+        try:
+            self._tables.checkpoint(name)
+        except ArchiveUnusable as failure:  # The log is only longer than it need be.
+            _log.error("%s", failure)
 
     # -- small things -----------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@
 #   make test          unit and conformance tests
 #   make lint          ruff, mypy --strict
 #   make bench         benchmarks, each against a peer or the bare limit in the same run
+#   make s3            the archive on a real S3-compatible store, which it installs and starts
 #   make proof         the long forms of what the guarantees claim
 #   make integration   through a real proxy, in containers
 #   make proxies       through nginx and Caddy as plain processes, with the configurations of deploy/
@@ -39,7 +40,16 @@ coverage: $(READY)
 
 .PHONY: long
 long: $(READY)
-	$(BIN)/python -m pytest -m "long"
+	$(BIN)/python -m pytest -m "long and not s3"
+
+# A program that is hundreds of megabytes large, which nothing but this target needs.
+$(VENV)/.s3-ready: $(READY) requirements/s3.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements/s3.txt
+	@touch $@
+
+.PHONY: s3
+s3: $(VENV)/.s3-ready
+	$(BIN)/python -m pytest -m s3 packages/server/tests/archive
 
 .PHONY: demo
 demo: $(READY)
@@ -71,7 +81,7 @@ pythons: $(READY)
 # nginx, caddy or rsync missing is a failure there, not a reason to skip.
 .PHONY: ci
 ci: export TALLYPOST_TOOLS = required
-ci: lint coverage long
+ci: lint coverage long s3
 	$(MAKE) proxies
 	$(MAKE) pythons
 	$(MAKE) demo

@@ -25,198 +25,198 @@ def ranges(*pairs: tuple[int, int]) -> list[dict[str, int]]:
 
 
 def test_rebuilt_coordinator_recognises_what_is_archived(
-    local: Any, report: Callable[..., bytes], batch: Callable[..., bytes]
+    archive: Any, report: Callable[..., bytes], batch: Callable[..., bytes]
 ) -> None:
     """A report or batch that comes again is a duplicate, and its segment goes."""
-    local.seal(report(), batch(3, terminal=2))
-    local.work()
-    local.lose_coordinator()
-    local.seal(report(), batch(3, terminal=2), batch(1, first=1))
+    archive.seal(report(), batch(3, terminal=2))
+    archive.work()
+    archive.lose_coordinator()
+    archive.seal(report(), batch(3, terminal=2), batch(1, first=1))
 
-    local.work()
+    archive.work()
 
-    assert {REPORT: 1} == local.reports()
-    assert {(SESSION, index): 1 for index in range(3)} == local.events()
-    assert 1 == local.part(SESSION)["part"]
-    assert [] == local.segments()
+    assert {REPORT: 1} == archive.reports()
+    assert {(SESSION, index): 1 for index in range(3)} == archive.events()
+    assert 1 == archive.part(SESSION)["part"]
+    assert [] == archive.segments()
 
 
 def test_rebuilt_coordinator_takes_up_what_waits_in_segments(
-    local: Any, report: Callable[..., bytes], batch: Callable[..., bytes]
+    archive: Any, report: Callable[..., bytes], batch: Callable[..., bytes]
 ) -> None:
     """What was registered and not archived is registered again."""
-    local.seal(report(), batch(2))
-    local.work()
-    assert {} == local.events()
-    local.lose_coordinator()
-    local.seal(batch(2, first=2, terminal=3))
+    archive.seal(report(), batch(2))
+    archive.work()
+    assert {} == archive.events()
+    archive.lose_coordinator()
+    archive.seal(batch(2, first=2, terminal=3))
 
-    local.work()
+    archive.work()
 
-    assert {REPORT: 1} == local.reports()
-    assert {(SESSION, index): 1 for index in range(4)} == local.events()
-    assert [] == local.segments()
+    assert {REPORT: 1} == archive.reports()
+    assert {(SESSION, index): 1 for index in range(4)} == archive.events()
+    assert [] == archive.segments()
 
 
-def test_rebuilt_coordinator_goes_on_with_a_sparse_session(local: Any, batch: Callable[..., bytes]) -> None:
+def test_rebuilt_coordinator_goes_on_with_a_sparse_session(archive: Any, batch: Callable[..., bytes]) -> None:
     """The next part has the next number, and tells all that is archived."""
-    local.seal(batch(2), batch(1, first=5))
-    local.clock.advance(8 * DAY)
-    local.work()
-    assert ("sparse", ranges((2, 4))) == (local.part(SESSION)["state"], local.part(SESSION)["gaps"])
-    local.lose_coordinator()
-    local.seal(batch(4, first=2, terminal=5))
+    archive.seal(batch(2), batch(1, first=5))
+    archive.clock.advance(8 * DAY)
+    archive.work()
+    assert ("sparse", ranges((2, 4))) == (archive.part(SESSION)["state"], archive.part(SESSION)["gaps"])
+    archive.lose_coordinator()
+    archive.seal(batch(4, first=2, terminal=5))
 
-    local.work()
+    archive.work()
 
-    assert {(SESSION, index): 1 for index in range(6)} == local.events()
-    last = local.part(SESSION)
+    assert {(SESSION, index): 1 for index in range(6)} == archive.events()
+    last = archive.part(SESSION)
     assert (2, "complete", 5) == (last["part"], last["state"], last["terminal"])
     assert (ranges((2, 4)), ranges((0, 5)), []) == (last["written"], last["content"], last["gaps"])
-    assert [] == local.segments()
+    assert [] == archive.segments()
 
 
 def test_rebuilt_coordinator_knows_a_terminal_index_that_was_not_reached(
-    local: Any, batch: Callable[..., bytes]
+    archive: Any, batch: Callable[..., bytes]
 ) -> None:
     """A batch told it, and is gone with its segment: the session is complete once the rest has come."""
-    local.seal(batch(2))
-    local.seal(batch(0, first=8, lost=1, terminal=9))
-    local.clock.advance(8 * DAY)
-    local.work()
-    first = local.part(SESSION)
-    local.lose_coordinator()
-    local.seal(batch(6, first=2), batch(1, first=9))
+    archive.seal(batch(2))
+    archive.seal(batch(0, first=8, lost=1, terminal=9))
+    archive.clock.advance(8 * DAY)
+    archive.work()
+    first = archive.part(SESSION)
+    archive.lose_coordinator()
+    archive.seal(batch(6, first=2), batch(1, first=9))
 
-    local.work()
+    archive.work()
 
-    last = local.part(SESSION)
+    last = archive.part(SESSION)
     assert (None, 9) == (first["terminal"], first["told_terminal"])
     assert ("complete", 9, ranges((8, 8))) == (last["state"], last["terminal"], last["lost"])
-    assert {(SESSION, index): 1 for index in (*range(8), 9)} == local.events()
+    assert {(SESSION, index): 1 for index in (*range(8), 9)} == archive.events()
 
 
 def test_rebuilt_coordinator_keeps_lost_ranges_and_takes_content_for_them(
-    local: Any, batch: Callable[..., bytes]
+    archive: Any, batch: Callable[..., bytes]
 ) -> None:
     """A lost range that is archived need not be told again; content that comes for it is kept."""
-    local.seal(batch(1, first=0, lost=3, terminal=3))
-    local.work()
-    assert ("complete", ranges((0, 2))) == (local.part(SESSION)["state"], local.part(SESSION)["lost"])
-    local.lose_coordinator()
-    local.seal(batch(1, first=0, lost=3, terminal=3))
-    local.work()
-    assert 1 == local.part(SESSION)["part"]
-    local.seal(batch(1, first=1))
-    local.clock.advance(8 * DAY)
+    archive.seal(batch(1, first=0, lost=3, terminal=3))
+    archive.work()
+    assert ("complete", ranges((0, 2))) == (archive.part(SESSION)["state"], archive.part(SESSION)["lost"])
+    archive.lose_coordinator()
+    archive.seal(batch(1, first=0, lost=3, terminal=3))
+    archive.work()
+    assert 1 == archive.part(SESSION)["part"]
+    archive.seal(batch(1, first=1))
+    archive.clock.advance(8 * DAY)
 
-    local.work()
+    archive.work()
 
-    last = local.part(SESSION)
+    last = archive.part(SESSION)
     assert (2, ranges((0, 0), (2, 2))) == (last["part"], last["lost"])
-    assert {(SESSION, 1): 1, (SESSION, 3): 1} == local.events()
-    assert [] == local.segments()
+    assert {(SESSION, 1): 1, (SESSION, 3): 1} == archive.events()
+    assert [] == archive.segments()
 
 
-def test_rebuilt_coordinator_lets_the_archived_terminal_index_win(local: Any, batch: Callable[..., bytes]) -> None:
+def test_rebuilt_coordinator_lets_the_archived_terminal_index_win(archive: Any, batch: Callable[..., bytes]) -> None:
     """A segment that is still there contradicts what was archived: the first one stays."""
-    local.seal(batch(1, terminal=4))
-    local.clock.advance(60)
-    left = local.seal(batch(1, first=2, terminal=7), batch(1, session="cd" * 16))
-    local.clock.advance(60)
-    local.seal(batch(1, first=3))
-    copy = local.data / "copy"
-    for path in (local.data / "segments").glob(left + "*"):
+    archive.seal(batch(1, terminal=4))
+    archive.clock.advance(60)
+    left = archive.seal(batch(1, first=2, terminal=7), batch(1, session="cd" * 16))
+    archive.clock.advance(60)
+    archive.seal(batch(1, first=3))
+    copy = archive.data / "copy"
+    for path in (archive.data / "segments").glob(left + "*"):
         copy.mkdir(exist_ok=True)
         shutil.copy(path, copy)
-    local.clock.advance(8 * DAY)
-    local.work()
-    local.lose_coordinator()
+    archive.clock.advance(8 * DAY)
+    archive.work()
+    archive.lose_coordinator()
     for path in copy.iterdir():
-        shutil.move(path, local.data / "segments" / path.name)
+        shutil.move(path, archive.data / "segments" / path.name)
 
-    local.work()
+    archive.work()
 
-    assert 4 == local.part(SESSION)["told_terminal"]
-    assert {(SESSION, index): 1 for index in (0, 2, 3)} | {("cd" * 16, 0): 1} == local.events()
+    assert 4 == archive.part(SESSION)["told_terminal"]
+    assert {(SESSION, index): 1 for index in (0, 2, 3)} | {("cd" * 16, 0): 1} == archive.events()
 
 
 @pytest.mark.parametrize("since", ["reports", "sessions", "both"])
 def test_old_copy_of_the_coordinator_is_noticed_and_made_anew(
-    local: Any, data: Path, report: Callable[..., bytes], batch: Callable[..., bytes], since: str
+    archive: Any, data: Path, report: Callable[..., bytes], batch: Callable[..., bytes], since: str
 ) -> None:
     """Its lane number is below that of a table: what it thinks to be waiting is archived."""
     waits = [report(id="01" * 16), batch(1, session="cd" * 16, terminal=0)]
-    local.seal(report(), batch(3, terminal=2))
-    local.work()
-    local.seal(*waits)
-    local.archivist(delay=DAY).round()  # Registered, and its report archived.
-    local.close()
-    shutil.copy(local.place, data / "copy.sqlite")
-    local.seal(
+    archive.seal(report(), batch(3, terminal=2))
+    archive.work()
+    archive.seal(*waits)
+    archive.archivist(delay=DAY).round()  # Registered, and its report archived.
+    archive.close()
+    shutil.copy(archive.place, data / "copy.sqlite")
+    archive.seal(
         *([report(id="02" * 16)] if since != "sessions" else []),
         *([batch(2, session="ef" * 16, terminal=1)] if since != "reports" else []),
     )
-    local.work()
-    local.lose_coordinator()
-    shutil.move(data / "copy.sqlite", local.place)
-    local.seal(*waits)
-    local.seal(report(id="03" * 16), batch(1, session="03" * 16, terminal=0))
+    archive.work()
+    archive.lose_coordinator()
+    shutil.move(data / "copy.sqlite", archive.place)
+    archive.seal(*waits)
+    archive.seal(report(id="03" * 16), batch(1, session="03" * 16, terminal=0))
 
-    local.work()
+    archive.work()
 
-    assert set(local.reports().values()) == {1}
-    assert set(local.events().values()) == {1}
-    assert {("cd" * 16, 0), ("03" * 16, 0)} <= set(local.events())
-    assert "03" * 16 in local.reports()
-    assert [] == local.segments()
-    coordinator = local.coordinator()
-    marks = [local.tables().mark(name, 0) for name in ("reports", "events", "sessions")]
+    assert set(archive.reports().values()) == {1}
+    assert set(archive.events().values()) == {1}
+    assert {("cd" * 16, 0), ("03" * 16, 0)} <= set(archive.events())
+    assert "03" * 16 in archive.reports()
+    assert [] == archive.segments()
+    coordinator = archive.coordinator()
+    marks = [archive.tables().mark(name, 0) for name in ("reports", "events", "sessions")]
     assert all(coordinator.knows(0, mark) for mark in marks)
 
 
 @pytest.mark.parametrize("point", ARCHIVE_POINTS)
 def test_coordinator_lost_with_its_archivist_loses_and_doubles_nothing(
-    local: Any, disk: FaultyDisk, report: Callable[..., bytes], batch: Callable[..., bytes], point: FaultPoint
+    archive: Any, disk: FaultyDisk, report: Callable[..., bytes], batch: Callable[..., bytes], point: FaultPoint
 ) -> None:
     """Wherever in a task the archivist was killed."""
-    local.seal(report(), batch(3, terminal=2), batch(2, session="cd" * 16, terminal=1))
+    archive.seal(report(), batch(3, terminal=2), batch(2, session="cd" * 16, terminal=1))
     disk.kill_at(point)
     with pytest.raises(Killed):
-        local.work()
+        archive.work()
     disk.kill_at("before_seal")
-    local.lose_coordinator()
+    archive.lose_coordinator()
 
-    local.work()
+    archive.work()
 
-    assert {REPORT: 1} == local.reports()
-    assert {(SESSION, 0): 1, (SESSION, 1): 1, (SESSION, 2): 1, ("cd" * 16, 0): 1, ("cd" * 16, 1): 1} == local.events()
-    assert [] == local.segments()
+    assert {REPORT: 1} == archive.reports()
+    assert {(SESSION, 0): 1, (SESSION, 1): 1, (SESSION, 2): 1, ("cd" * 16, 0): 1, ("cd" * 16, 1): 1} == archive.events()
+    assert [] == archive.segments()
 
 
-def test_take_back_leaves_what_is_in_the_index(local: Any, batch: Callable[..., bytes]) -> None:
+def test_take_back_leaves_what_is_in_the_index(archive: Any, batch: Callable[..., bytes]) -> None:
     """Only events of a task without an index go."""
-    local.seal(batch(3, terminal=2))
-    local.work()
+    archive.seal(batch(3, terminal=2))
+    archive.work()
 
-    assert [] == take_back(local.tables(), 0)
-    assert 3 == len(local.events())
+    assert [] == take_back(archive.tables(), 0)
+    assert 3 == len(archive.events())
 
 
 def test_rebuilt_coordinator_forgets_what_nobody_may_send_again(
-    local: Any, report: Callable[..., bytes], batch: Callable[..., bytes]
+    archive: Any, report: Callable[..., bytes], batch: Callable[..., bytes]
 ) -> None:
     """Its size follows from the horizon, not from history."""
-    local.seal(report(), batch(3, terminal=2))
-    local.work()
-    local.clock.advance(30 * DAY)
-    local.seal(batch(3, session="cd" * 16, terminal=2))
-    local.work()
-    local.lose_coordinator()
+    archive.seal(report(), batch(3, terminal=2))
+    archive.work()
+    archive.clock.advance(30 * DAY)
+    archive.seal(batch(3, session="cd" * 16, terminal=2))
+    archive.work()
+    archive.lose_coordinator()
 
-    local.archivist()
+    archive.archivist()
 
-    assert 1 == local.coordinator().counts().streams["complete"]
+    assert 1 == archive.coordinator().counts().streams["complete"]
 
 
 def history(seed: int) -> list[tuple[str, Any]]:

@@ -158,7 +158,9 @@ def report_lines(draw: random.Random, rows: int) -> Iterator[bytes]:
         # Of most machines the day before, of some, which were off, an earlier one.
         day = "2026-11-23" if draw.random() < 0.9 else "2026-11-22"
         identity = f"{draw.getrandbits(128):032x}"
-        report = Report(1, "report", round(draw.random(), 6), identity, APPLICATION, day, "2026-11-21", "1", [program])
+        report = Report(
+            1, "report", draw.randrange(10**6) / 10**6, identity, APPLICATION, day, "2026-11-21", "1", [program]
+        )
         yield line_of_report(report, received=_received(number, rows), sha256=f"{draw.getrandbits(256):064x}")
 
 

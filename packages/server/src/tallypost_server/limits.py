@@ -113,8 +113,10 @@ retry_after_seconds: dict[ErrorCode, int] = {
 # A task holds so many rows or lines of so many bytes: what it needs of memory is some times that.
 task_rows_max = 100_000
 task_bytes_max = 64 << 20
-# What SQLite holds of the coordinator in memory: all of what a busy hour leaves waiting.
-coordinator_cache_bytes = 64 << 20
+# What SQLite holds of the coordinator in memory, at most: about what a million documents take that wait.
+coordinator_cache_bytes = 256 << 20
+# How long SQLite's log grows before what it holds is written into the database.
+coordinator_log_bytes = 128 << 20
 # So many reports at a time are put into a task.
 gather_rows = 10_000
 # An archivist that says nothing for so long is dead or asleep; one that works renews its lease before each step.

@@ -152,8 +152,10 @@ def engine_of(url: str, clock: Clock) -> Engine:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
-            # Streams' names are random, and so are the pages that each of them touches in the indexes.
+            # Streams' names are random, and so are the pages that each of them touches in the indexes: what is
+            # changed is written once a transaction, if memory holds it, and into the database not after each.
             connection.execute(f"PRAGMA cache_size = -{limits.coordinator_cache_bytes >> 10}")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {limits.coordinator_log_bytes >> 12}")
             connection.create_function("tallypost_now", 0, lambda: micros(clock.now()))
 
         @sa.event.listens_for(engine, "begin")
@@ -514,10 +516,11 @@ class Coordinator:
         with self._begin() as connection:
             self._must_hold(connection, task.lane, holder)
             streams = q.streams_of_task(connection, task.kind, task.id)
-            for half in (streams[: len(streams) // 2], streams[len(streams) // 2 :]):
+            middle = len(streams) // 2
+            for number, last in ((middle, streams[middle - 1]), (len(streams) - middle, None)):
                 new = new_id(16)
-                q.add_task(connection, new, task.kind, task.lane, "waiting", now, len(half), 0)
-                q.move_streams(connection, task.kind, task.id, new, half)
+                q.add_task(connection, new, task.kind, task.lane, "waiting", now, number, 0)
+                q.move_streams(connection, task.kind, task.id, new, last)
             q.remove_task(connection, task.id)
 
     def park(self, task: Task, holder: str) -> None:

@@ -496,20 +496,14 @@ def streams_of_task(connection: Connection, kind: str, task: str) -> list[Key]:
     return [(row.app, row.stream) for row in rows]
 
 
-def move_streams(connection: Connection, kind: str, source: str, target: str, streams: Sequence[Key]) -> None:
-    """Give some streams of a task to another, with the frozen input."""
+def move_streams(connection: Connection, kind: str, source: str, target: str, last: Key | None = None) -> None:
+    """Give a task's streams to another, with the frozen input: up to `last` in their order, or all that are left."""
     for table in (e,) if kind == "report" else (e, s):
-        _many(
-            connection,
-            sa.update(table)
-            .where(
-                table.c.task == source,
-                table.c.app == sa.bindparam("of_app"),
-                table.c.stream == sa.bindparam("of_stream"),
-            )
-            .values(task=target),
-            [{"of_app": app, "of_stream": stream} for app, stream in streams],
-        )
+        its = table.c.task == source
+        if last is not None:
+            # One comparison: asked stream by stream, the planner would look through all of the task for each.
+            its &= sa.tuple_(table.c.app, table.c.stream) <= sa.tuple_(*map(sa.literal, last))
+        connection.execute(sa.update(table).where(its).values(task=target))
 
 
 def task_ids(connection: Connection) -> set[str]:

@@ -157,6 +157,32 @@ def test_file_that_the_log_does_not_name_is_not_read(
     assert [(2,)] == ask("SELECT count(*) FROM events")
 
 
+class Elsewhere(FolderStore):
+    """A store that is told by an address, not by a path."""
+
+    @property
+    def address(self) -> str:
+        return f"file://{super().address}"
+
+
+def test_archive_that_is_no_folder_is_asked_through_arrow(
+    tmp_path: Path, disk: FaultyDisk, clock: FakeClock, report: Callable[..., bytes], batch: Callable[..., bytes]
+) -> None:
+    """An object store's tables have the same views, and nothing else is read there either."""
+    archive = Archive(tmp_path / "archive", disk, clock)
+    archive.add_report(report(counters={"cmd/export:pdf": 3}))
+    archive.add_batch(batch(2))
+    views = Views(Tables(Elsewhere(archive.folder, disk=disk), clock=clock, point=disk.point), spill=str(tmp_path))
+
+    counted = list(views.ask("SELECT day, bucket, value FROM counters WHERE day = DATE '2026-11-24'").batches)
+    happened = list(views.ask("SELECT words['format'] AS format, count(*) FROM events GROUP BY ALL").batches)
+
+    assert [[[datetime.date(2026, 11, 24)], ["pdf"], [3]]] == counted
+    assert [[["pdf"], [2]]] == happened
+    assert ["app"] == views.ask("SELECT app FROM sessions").columns
+    views.close()
+
+
 @pytest.mark.parametrize(
     "sql",
     [

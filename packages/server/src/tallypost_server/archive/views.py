@@ -78,7 +78,7 @@ class Views:
         self._connection.close()
 
     def ask(self, sql: str) -> Answer:
-        """What a statement gives; of several, what the last one gives.
+        """What a statement gives; of several, what the last one gives. The next one ends the answer before.
 
         Raises:
             QueryRefused: it is no SQL, or does more than read. What fails later raises it too.

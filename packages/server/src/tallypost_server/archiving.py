@@ -98,7 +98,7 @@ def archivist(settings: Settings, opened: Coordinator, go_on: Callable[[], bool]
         settings.data,
         coordinator=opened,
         tables=tables(settings),
-        rules=Rules(settings.archive_delay, settings.archive_max_delay, batch_seconds),
+        rules=Rules(settings.archive_delay, settings.archive_max_delay, batch_seconds, settings.keep_days),
         disk=OsDisk(),
         clock=SystemClock(),
         token=secrets.token_hex,
@@ -219,7 +219,14 @@ def check_archive(settings: Settings) -> ArchiveChecked:
         sealed = lambda: disk.names(settings.data / "segments")  # noqa: E731  It is handed on, and says only this.
         erased = Erased(settings.data / "erased", disk=disk)
         erased.scan()
-        checked = ArchiveChecker(found, coordinator=opened, sealed=sealed, is_erased=erased.has).check()
+        checked = ArchiveChecker(
+            found,
+            coordinator=opened,
+            sealed=sealed,
+            is_erased=erased.has,
+            keep_days=settings.keep_days,
+            today=SystemClock().now().date(),
+        ).check()
     return checked if problem is None else checked._replace(faults=[problem, *checked.faults])
 
 

@@ -155,7 +155,9 @@ class Erasure:
         from .archive.erase import ArchiveEraser
 
         tables = archiving.tables(self._settings, disk=self._disk)
-        return ArchiveEraser(tables, go_on=coordinator[1], point=self._disk.point).erase(stream)
+        return ArchiveEraser(
+            tables, lanes=range(coordinator[0].lanes), go_on=coordinator[1], point=self._disk.point
+        ).erase(stream)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[tuple[Coordinator, Callable[[], None]] | None]:

@@ -151,6 +151,13 @@ erase_wait_seconds = 2.5 * applications_scan_seconds
 erase_look_seconds = 0.25
 # An archivist at work ends its task in less, and a server seals in less beyond its own time for it.
 erase_seconds_max = 600.0
+# A partition with so many files that are smaller than half of what one is to be gets one in their place; rows of such
+# a file are held in memory, some times its size.
+compact_files_min = 8
+compact_bytes_max = 16 << 20
+compact_rows_max = 1_000_000
+# What is over, and what is in too many files, is looked for this often.
+tidy_seconds = 3600.0
 # An archivist that died rests before the next one; it stops within this, so that the server stops within its own time.
 archivist_rest_seconds = 5.0
 archivist_stop_seconds_max = 4.0

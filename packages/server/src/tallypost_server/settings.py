@@ -8,6 +8,7 @@ Never   goes on past a name that it does not know: a misspelt setting must not b
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -22,6 +23,8 @@ else:
     import tomli as tomllib
 
 VARIABLE_PREFIX = "TALLYPOST_SERVER_"
+# So many years are for ever.
+_DAYS_MAX = 36_500
 
 
 HotPath: TypeAlias = Literal["auto", "on", "off"]
@@ -39,6 +42,36 @@ class Listen(NamedTuple):
         if self.path:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class KeepDays(NamedTuple):
+    """For how many days rows of the archive are kept, behind the day of their partition; 0: for ever."""
+
+    all: int = 0
+    of: tuple[tuple[str, int], ...] = ()
+    """Of single applications."""
+
+    def __str__(self) -> str:
+        return ",".join([str(self.all), *(f"{app}={days}" for app, days in self.of)])
+
+    @property
+    def any(self) -> bool:
+        """Whether anything goes at all."""
+        return bool(self.all or any(days for _, days in self.of))
+
+    def over_on(self, app: str, day: datetime.date) -> datetime.date | None:
+        """The first day on which rows of a day are over; None if they are kept for ever."""
+        days = dict(self.of).get(app, self.all)
+        return day + datetime.timedelta(days=days + 1) if days else None
+
+    def is_over(self, app: str, day: datetime.date, today: datetime.date) -> bool:
+        """Whether rows of a day are over."""
+        over = self.over_on(app, day)
+        return over is not None and over <= today
+
+    def may_be_over(self, day: datetime.date, today: datetime.date) -> bool:
+        """Whether rows of a day are over for any application."""
+        return any(self.is_over(app, day, today) for app in ("", *dict(self.of)))
 
 
 class Setting(NamedTuple):
@@ -77,6 +110,7 @@ class Settings:
     archive_max_delay: float
     archive_batch_seconds: float
     scan_seconds: float
+    keep_days: KeepDays
     no_archive: bool
     hot_path: HotPath
     rate_per_address: int
@@ -162,6 +196,27 @@ def _database(given: object) -> str:
     if not isinstance(given, (str, Path)) or not str(given):
         raise ValueError("the path of a file, or postgresql+psycopg://…")
     return str(given)
+
+
+def _keep_days(given: object) -> KeepDays:
+    rule = (
+        "a number of days, 0 for ever, and of single applications others: 365,example.org/mytool=90; in a file also "
+        'a table: { all = 365, "example.org/mytool" = 90 }'
+    )
+    if isinstance(given, str):
+        pairs = [part.rpartition("=")[::2] for part in given.split(",")]
+        found: dict[str, object] = {app.strip() or "all": days.strip() for app, days in pairs}
+        if len(found) != len(pairs):
+            raise ValueError(rule)
+    else:
+        found = dict(given) if isinstance(given, Mapping) else {"all": given}
+    try:
+        days = {app: _whole(number) for app, number in found.items()}
+    except ValueError:
+        raise ValueError(rule) from None
+    if any(number > _DAYS_MAX or (app != "all" and "/" not in app) for app, number in days.items()):
+        raise ValueError(rule)
+    return KeepDays(days.pop("all", 0), tuple(sorted(days.items())))
 
 
 def _flag(given: object) -> bool:
@@ -265,6 +320,14 @@ DECLARED: tuple[Setting, ...] = (
         "scan_seconds", _seconds, 60.0, "S", "How often an archivist looks for sealed segments and for what is due."
     ),
     Setting(
+        "keep_days",
+        _keep_days,
+        0,
+        "N",
+        "For how many days the archive keeps what it has, of single applications for how many others: "
+        "365,example.org/mytool=90; 0: for ever.",
+    ),
+    Setting(
         "no_archive",
         _flag,
         False,
@@ -307,7 +370,15 @@ DECLARED: tuple[Setting, ...] = (
 # Those that follow another setting.
 IN_DATA = {"applications": "applications", "archive": "archive", "coordinator": "coordinator.sqlite"}
 ARCHIVAL = frozenset(
-    ("archive", "coordinator", "archive_delay", "archive_max_delay", "archive_batch_seconds", "scan_seconds")
+    (
+        "archive",
+        "coordinator",
+        "archive_delay",
+        "archive_max_delay",
+        "archive_batch_seconds",
+        "scan_seconds",
+        "keep_days",
+    )
 )
 _BY_NAME = {setting.name: setting for setting in DECLARED}
 # Which file to read is no setting of the file itself.

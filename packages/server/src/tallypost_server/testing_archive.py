@@ -8,7 +8,7 @@ Never   differs from the real ones where nothing was scripted: one suite of chec
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -97,11 +97,30 @@ class MemoryTables(Tables):
             raise MarkTaken(name, lane, found=mark, given=mark.spent)
         self._marks[(name, lane)] = mark.spent
 
-    def replace(self, name: TableName, source: Stored, target: str, rows: pa.Table, owner: str) -> None:
-        """Put `rows` in the place of a part; without rows it is only removed."""
-        del self._files[name][source.path]
-        if rows.num_rows:
+    def replace(
+        self,
+        name: TableName,
+        sources: Sequence[Stored],
+        rows: pa.Table | None = None,
+        target: str = "",
+        *,
+        renew: Any,
+        owner: str,
+        data_change: bool = True,
+    ) -> None:
+        """Put `rows` in the place of parts; without rows they are only removed."""
+        renew()
+        for source in sources:
+            del self._files[name][source.path]
+        if rows is not None and rows.num_rows:
             self._files[name][target] = rows
+
+    def fence(self, name: TableName, lanes: Iterable[int] = ()) -> None:
+        """Nobody keeps a handle here."""
+
+    def there(self, name: TableName) -> Iterator[str]:
+        """All parts."""
+        yield from self._files[name]
 
     def damages(self, name: TableName) -> list[Damage]:
         """Nothing is torn here."""

@@ -15,9 +15,8 @@ from tallypost_server.archive.archivist import Archivist, Round, Rules
 from tallypost_server.archive.store import FolderStore
 from tallypost_server.archive.tables import Tables
 from tallypost_server.cli.main import main
-from tallypost_server.clock import SystemClock
 from tallypost_server.settings import Settings
-from tallypost_server.testing import FaultyDisk
+from tallypost_server.testing import FakeClock, FaultyDisk
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def post(
 
 @pytest.fixture
 def archivist(
-    make_settings: Callable[..., Settings], disk: FaultyDisk
+    make_settings: Callable[..., Settings], disk: FaultyDisk, clock: FakeClock
 ) -> Callable[..., contextlib.AbstractContextManager[Archivist]]:
     """An archivist on the faulty disk that has started; settings may be given, complete sessions wait for nothing."""
 
@@ -61,10 +60,10 @@ def archivist(
             works = Archivist(
                 settings.data,
                 coordinator=opened,
-                tables=Tables(store, clock=SystemClock(), point=disk.point),
-                rules=Rules(settings.archive_delay, settings.archive_max_delay, 0.0),
+                tables=Tables(store, clock=clock, point=disk.point),
+                rules=Rules(settings.archive_delay, settings.archive_max_delay, 0.0, settings.keep_days),
                 disk=disk,
-                clock=SystemClock(),
+                clock=clock,
                 token=secrets.token_hex,
             )
             works.start()

@@ -18,9 +18,10 @@ from tallypost_server.clock import SystemClock
 from tallypost_server.disk import ARCHIVE_POINTS, ERASE_POINTS, FaultPoint
 from tallypost_server.erased import Erased
 from tallypost_server.erasing import Erasure
-from tallypost_server.errors import NotErasedYet
+from tallypost_server.errors import LeaseLost, NotErasedYet
 from tallypost_server.settings import Settings
-from tallypost_server.testing import FaultyDisk, Killed
+from tallypost_server.streams.coordinator import Mark
+from tallypost_server.testing import FakeClock, FaultyDisk, Killed
 
 Say = Callable[..., tuple[int, str, str]]
 Post = Callable[..., Awaitable[None]]
@@ -317,9 +318,11 @@ async def test_segment_from_a_backup_is_archived_without_what_was_erased(
     assert 0 == say("show", OTHER)[0]
 
 
-async def test_marks_outlive_the_horizon_and_are_pruned_then(archive: Any, data: Path, disk: FaultyDisk) -> None:
+async def test_marks_outlive_the_horizon_and_are_pruned_then(
+    archive: Any, data: Path, disk: FaultyDisk, clock: FakeClock
+) -> None:
     """A mark is for what may still come."""
-    marks, now = Erased(data / "erased", disk=disk), SystemClock().now()
+    marks, now = Erased(data / "erased", disk=disk), clock.now()
     for days, stream in ((21, GONE), (23, OTHER)):
         marks.mark(stream, now - datetime.timedelta(days=days))
 
@@ -327,3 +330,48 @@ async def test_marks_outlive_the_horizon_and_are_pruned_then(archive: Any, data:
     marks.scan()
 
     assert (True, False) == (marks.has(GONE), marks.has(OTHER))
+
+
+async def test_archivist_that_slept_through_an_erasure_commits_nothing(
+    post: Post, batch: Any, archivist: Any, archive: Any, disk: FaultyDisk, make_settings: Any, data: Path, say: Say
+) -> None:
+    """It has rows of the stream in hand, and its lease was over: another had it meanwhile, whoever has it now."""
+    await post(batch(3, session=GONE, terminal=2), batch(3, session=OTHER, terminal=2))
+    settings: Settings = make_settings()
+
+    def sleep() -> None:
+        disk.kill_at("before_seal")
+        with archiving.coordinator(settings) as coordinator, coordinator._begin() as connection:
+            connection.exec_driver_sql("UPDATE leases SET until = 0")
+        Erasure(settings, disk=disk).erase(GONE)
+
+    disk.kill_at("before_table_commit", sleep)
+    with archivist() as works:
+        assert 0 == works.round().archived
+        assert [] == [place for place in named_in(data) if not place.endswith(".parquet")]
+
+    archive()
+
+    assert [] == named_in(data)
+    assert 0 == say("verify")[0]
+    assert 0 == say("show", OTHER)[0]
+
+
+async def test_commit_on_a_handle_from_before_an_erasure_is_refused(
+    filled: None, make_settings: Any, archivist: Any
+) -> None:
+    """Also where the lease was seen to be held the moment before: it is looked at again, and lost."""
+    tables, others = archiving.tables(make_settings()), archiving.tables(make_settings())
+    rows = {tables.files("reports")[0].day: tables.read("reports", tables.files("reports")[0].path)}
+    asked: list[int] = []
+
+    def renew() -> None:
+        asked.append(1)
+        if len(asked) == 2:
+            raise LeaseLost("lane-0", "this one")
+        others.fence("reports", [0])
+
+    with pytest.raises(LeaseLost):
+        tables.write("reports", 0, Mark.of(99, "ab" * 16), "ab" * 16, rows, renew)
+
+    assert 1 == len(tables.files("reports"))

@@ -35,6 +35,10 @@ def open_tables(settings: Settings) -> Any:
     return archiving.tables(settings)
 
 
+def put_instead(tables: Any, table: Any, source: Stored, target: str, rows: Any) -> None:
+    tables.replace(table, [source], rows, target, renew=lambda: None, owner="a test")
+
+
 @pytest.fixture
 async def filled(post: Post, report: Callable[..., bytes], batch: Callable[..., bytes], archive: Any) -> None:
     """An archive of three reports and three sessions, one of them in two parts and with a gap."""
@@ -124,7 +128,7 @@ async def test_verify_tells_a_row_that_is_there_twice(
     rows = tables.read(table, stored.path)
     nobody = Stored("day=2026-11-24/none.parquet", 1, 1, stored.day)
 
-    tables.replace(table, nobody, f"day={stored.day}/twice.parquet", rows, "a test")
+    put_instead(tables, table, nobody, f"day={stored.day}/twice.parquet", rows)
 
     status, archive = facts_of(say)
     assert 1 == status
@@ -137,12 +141,12 @@ async def test_verify_tells_events_that_the_index_lacks(say: Say, filled: None, 
     tables = open_tables(make_settings())
     stored = max(tables.files("events"), key=lambda file: file.rows)
     rows = tables.read("events", stored.path)
-    tables.replace("events", stored, f"day={stored.day}/less.parquet", rows.slice(1), "a test")
+    put_instead(tables, "events", stored, f"day={stored.day}/less.parquet", rows.slice(1))
 
     first = facts_of(say)
     stored = next(file for file in tables.files("sessions") if file.rows == 3)
     index = tables.read("sessions", stored.path)
-    tables.replace("sessions", stored, f"day={stored.day}/less.parquet", index.slice(2), "a test")
+    put_instead(tables, "sessions", stored, f"day={stored.day}/less.parquet", index.slice(2))
     second = facts_of(say)
 
     assert [("events", SESSIONS[2], "1 events of it are missing, from index 0 on")] == [
@@ -159,7 +163,7 @@ async def test_verify_tells_an_archive_older_than_its_coordinator(say: Say, fill
     for table in ("events", "sessions"):
         stored = min(tables.files(table), key=lambda file: file.rows)
         rows = tables.read(table, stored.path)
-        tables.replace(table, stored, "unused", rows.slice(0, 0), "a test")
+        put_instead(tables, table, stored, "unused", rows.slice(0, 0))
 
     status, archive = facts_of(say)
 
@@ -236,13 +240,8 @@ async def test_checker_in_many_slices_finds_the_same(filled: None, make_settings
     tables = open_tables(settings)
     for number, table in enumerate(("events", "reports")):
         stored = tables.files(table)[0]
-        tables.replace(
-            table,
-            Stored("none", 1, 1, stored.day),
-            f"day={stored.day}/{number}.parquet",
-            tables.read(table, stored.path),
-            "a test",
-        )
+        nobody = Stored("none", 1, 1, stored.day)
+        put_instead(tables, table, nobody, f"day={stored.day}/{number}.parquet", tables.read(table, stored.path))
 
     with archiving.coordinator(settings) as coordinator:
         found = [

@@ -37,8 +37,10 @@ from ..segments.format import (
     is_stem,
     whole_lines,
 )
+from ..settings import KeepDays
 from ..streams.coordinator import Coordinator, Entry, Plan, Task, micros_in
 from .columns import TABLES, TableName
+from .keep import Keeper
 from .parked import Parked
 from .past import past_of, take_back
 from .rows import EventRows, ReportRows, by_partition, session_rows
@@ -48,11 +50,12 @@ _log = logging.getLogger(__name__)
 
 
 class Rules(NamedTuple):
-    """When something is due; seconds."""
+    """When something is due, in seconds, and for how long it is kept."""
 
     delay: float
     max_delay: float
     batch_seconds: float
+    keep_days: KeepDays = KeepDays()
 
 
 class Round(NamedTuple):
@@ -91,6 +94,14 @@ class Archivist:
         self._erased = Erased(data / "erased", disk=disk)
         self._parked = Parked(data / "parked", disk=disk)
         self._name = token(8)
+        self._keeper = Keeper(
+            tables,
+            keep_days=rules.keep_days,
+            clock=clock,
+            renew=lambda: self._keep_lease("scan"),
+            unfinished=coordinator.tasks,
+        )
+        self._tidy_at = clock.monotonic()
         self._damaged: set[str] = set()  # Said once each.
 
     def start(self) -> None:
@@ -115,7 +126,7 @@ class Archivist:
         with self._alone():
             _log.warning("the coordinator is older than the archive: it is made anew")
             for lane in lanes:
-                for file in take_back(self._tables, lane):
+                for file in take_back(self._tables, lane, lambda: self._keep_lease("scan")):
                     _log.warning("%d events of a task that was not done are archived anew", file.rows)
             horizon = self._oldest_left() - micros_in(limits.remembered_days * 86_400)
             numbers = {
@@ -147,6 +158,9 @@ class Archivist:
                 if set(self._sealed()) <= set(self._coordinator.segments()):  # What waits may be a repetition of it.
                     self._coordinator.prune(self._now() - micros_in(limits.remembered_days * 86_400))
                 self._erased.prune(self._clock.now() - datetime.timedelta(days=limits.remembered_days))
+                if self._clock.monotonic() >= self._tidy_at:
+                    self._keeper.tidy()
+                    self._tidy_at = self._clock.monotonic() + limits.tidy_seconds
                 for name in TABLES:
                     self._checkpoint(name)
         return Round(registered, archived, failed, removed)
@@ -254,8 +268,11 @@ class Archivist:
                 raise DataRefused(f"{name} has fewer lines than it had")
 
     def _renew(self, task: Task) -> None:
-        if not self._coordinator.hold(f"lane-{task.lane}", self._name):
-            raise LeaseLost(f"lane-{task.lane}", self._name)
+        self._keep_lease(f"lane-{task.lane}")
+
+    def _keep_lease(self, name: str) -> None:
+        if not self._coordinator.renew(name, self._name):
+            raise LeaseLost(name, self._name)
 
     # -- what goes wrong --------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ Never   writes; never takes for damage what an archivist is just doing: who seem
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
@@ -17,10 +18,12 @@ import pyarrow.parquet as pq
 from msgspec import Struct
 
 from .. import limits
+from ..clock import moment_at
 from ..errors import ArchiveUnusable, CoordinatorUnusable
+from ..settings import KeepDays
 from ..streams.coordinator import Coordinator, Known
 from ..streams.ranges import Ranges, count, difference, ranges, union
-from .columns import TABLES, TableName
+from .columns import PARTITION, TABLES, TableName
 from .rows import ranges_in
 from .tables import Stored, Tables
 
@@ -66,12 +69,16 @@ class ArchiveChecker:
         *,
         coordinator: Coordinator | None,
         sealed: Callable[[], Collection[str]],
+        keep_days: KeepDays = KeepDays(),  # noqa: B008  It cannot be changed.
+        today: datetime.date = datetime.date.min,
         is_erased: Callable[[str], bool] = lambda stream: False,
         rows_max: int = limits.verify_rows_max,
     ) -> None:
-        """`sealed` lists the segments; so many rows are held at a time. What is erased is under way, and not judged."""
+        """`sealed` lists the segments; so many rows are held at a time. What is erased, or kept no
+        longer, is on its way out, and not judged.
+        """
         self._tables, self._coordinator, self._sealed, self._rows_max = tables, coordinator, sealed, rows_max
-        self._is_erased = is_erased
+        self._is_erased, self._keep_days, self._today = is_erased, keep_days, today
         self._faults: list[Fault] = []
         self._more = 0
         self._unreadable: set[tuple[str, str]] = set()
@@ -178,6 +185,7 @@ class ArchiveChecker:
         settled. So events may be there that neither index nor coordinator know of yet; looking again tells.
         """
         known = {} if self._coordinator is None else self._coordinator.known(*of.bounds)
+        known = {key: each for key, each in known.items() if not self._is_over(key[0], each.session.first_seen)}
         found = self._rows("sessions", ["app", "session", "part", "content"], of.filter("session"))
         indexed: dict[_Key, _Indexed] = {}
         wrong: dict[_Key, tuple[str, str]] = {}
@@ -201,6 +209,7 @@ class ArchiveChecker:
     def _rows(self, name: TableName, columns: list[str], condition: Any, looks: int = limits.verify_looks) -> pa.Table:
         if not self._tables.is_there(name):
             return pa.table({field: pa.array([], TABLES[name].schema.field(field).type) for field in columns})
+        condition = condition & self._kept() if looks == limits.verify_looks else condition
         try:
             whole = self._tables.dataset(name)
             sound = [each for each in whole.get_fragments() if (name, each.path) not in self._unreadable]
@@ -211,6 +220,22 @@ class ArchiveChecker:
             if looks == 1:
                 raise ArchiveUnusable(name, failure) from failure
         return self._rows(name, columns, condition, looks - 1)  # A file of it was replaced meanwhile.
+
+    def _is_over(self, app: str, first_seen: int) -> bool:
+        return self._keep_days.is_over(app, moment_at(first_seen).date(), self._today)
+
+    def _kept(self) -> Any:
+        """What is true of a row that is kept."""
+        apps = dict(self._keep_days.of)
+        kept = ds.scalar(True)
+        if self._keep_days.all:
+            first = self._today - datetime.timedelta(days=self._keep_days.all)
+            kept = (ds.field(PARTITION) >= first) | ds.field("app").isin(pa.array(sorted(apps), pa.string()))
+        for app, days in apps.items():
+            if days:
+                first = self._today - datetime.timedelta(days=days)
+                kept = kept & ((ds.field("app") != app) | (ds.field(PARTITION) >= first))
+        return kept
 
     def _add(self, fault: Fault) -> None:
         if len(self._faults) < limits.faults_told_max:

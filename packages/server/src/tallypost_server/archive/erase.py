@@ -8,7 +8,7 @@ Never   leaves an entry of the log whose statistics name it: the log begins anew
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -28,9 +28,11 @@ _NAMED: dict[TableName, str] = {"reports": "id", "events": "session", "sessions"
 class ArchiveEraser:
     """Erases from the three tables."""
 
-    def __init__(self, tables: Tables, *, go_on: Callable[[], None], point: Callable[[Any], None]) -> None:
+    def __init__(
+        self, tables: Tables, *, lanes: Iterable[int], go_on: Callable[[], None], point: Callable[[Any], None]
+    ) -> None:
         """`go_on` is called between two steps, and raises if others may work on the tables meanwhile."""
-        self._tables, self._go_on, self._point = tables, go_on, point
+        self._tables, self._lanes, self._go_on, self._point = tables, list(lanes), go_on, point
 
     def erase(self, stream: str) -> dict[str, int]:
         """Return once nothing of the archive names a stream: how many rows went of each table.
@@ -43,6 +45,8 @@ class ArchiveEraser:
             if not self._tables.is_there(name):
                 continue
             try:
+                # Who sleeps with rows of the stream in hand must not wake up and commit them.
+                self._tables.fence(name, self._lanes)
                 for stored in self._holding(name, stream):
                     self._go_on()
                     gone[name] += self._rewrite(name, stored, stream)
@@ -64,7 +68,8 @@ class ArchiveEraser:
         kept = rows.filter(pc.not_equal(rows.column(_NAMED[name]), stream))
         # Done again after a crash, it gets the same name again.
         stem = hashlib.sha256(f"{stored.path} {stream}".encode()).hexdigest()[:32]
-        self._tables.replace(name, stored, f"{PARTITION}={stored.day}/{stem}.parquet", kept, "erase")
+        target = f"{PARTITION}={stored.day}/{stem}.parquet"
+        self._tables.replace(name, [stored], kept, target, renew=self._go_on, owner="erase")
         return int(rows.num_rows - kept.num_rows)
 
     def _remove_left(self, name: TableName, stream: str) -> None:

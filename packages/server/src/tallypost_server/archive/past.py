@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
 from ..clock import micros, moment_at
 from ..streams.coordinator import Mark, Restored
 from ..streams.session import Session
-from .columns import EVENTS
 from .rows import ranges_in
 from .tables import Stored, Tables
 
@@ -26,7 +25,7 @@ def past_of(tables: Tables, numbers: dict[int, int], since: int) -> Restored:
     return Restored(numbers, _sessions(tables, since), _reports(tables, since))
 
 
-def take_back(tables: Tables, lane: int) -> list[Stored]:
+def take_back(tables: Tables, lane: int, renew: Callable[[], None]) -> list[Stored]:
     """Remove the events of a task that has not written its index: who knew what it held is no more; what that was.
 
     Its segments are all there, since it was not done. Left where they are, its rows would be written once more.
@@ -36,7 +35,7 @@ def take_back(tables: Tables, lane: int) -> list[Stored]:
         return []
     files = [file for file in tables.files("events") if _is_of(file, wrote)]
     for file in files:
-        tables.replace("events", file, file.path, EVENTS.inside.empty_table(), f"lane-{lane}")
+        tables.replace("events", [file], renew=renew, owner=f"lane-{lane}")
     return files
 
 

@@ -7,11 +7,14 @@ Never   writes; never reads a file whose statistics say that the stream is not i
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.dataset as ds
 
+from .. import limits
 from ..clock import micros
 from ..segments.told import Told
 from .columns import TableName
@@ -51,7 +54,11 @@ class ArchiveReader:
         found = ds.field(column) == value
         if days is not None:  # The index tells in which partitions its rows lie.
             found = found & ds.field("day").isin(days)
-        rows: list[dict[str, Any]] = self._tables.dataset(name).to_table(filter=found).to_pylist()
+        rows: list[dict[str, Any]]
+        for left in reversed(range(limits.verify_looks)):
+            with contextlib.suppress(*([OSError, pa.ArrowException] if left else [])):
+                rows = self._tables.dataset(name).to_table(filter=found).to_pylist()
+                break  # Else a file of it was replaced meanwhile.
         return rows
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -188,6 +188,7 @@ class Tables:
                         break
                     if "oncurrent" not in str(failure):
                         raise
+                    renew()
             self._point("after_table_commit")
             handle = self.handle(name)
             self._settle(name, handle)
@@ -217,42 +218,88 @@ class Tables:
         except (DeltaError, OSError) as failure:
             raise ArchiveUnusable(self._address(name), failure) from failure
 
-    def replace(self, name: TableName, source: Stored, target: str, rows: pa.Table, owner: str) -> None:
-        """Put `rows` in the place of a file, which is then removed; without rows it is only removed.
+    def replace(
+        self,
+        name: TableName,
+        sources: Sequence[Stored],
+        rows: pa.Table | None = None,
+        target: str = "",
+        *,
+        renew: Any,
+        owner: str,
+        data_change: bool = True,
+    ) -> None:
+        """Put `rows` in the place of files of one day, which are then removed; without rows they are only removed.
 
-        `owner` names who does it, as a lane does a task: the version is the table's.
+        `owner` names who does it. `renew` raises if another may do the same by now. Without `data_change` the rows are
+        those of the files.
         """
         table = TABLES[name]
         try:
             handle = self.handle(name)
+            # After the handle: who takes over fences, so that what is committed on this one is refused.
+            renew()
             actions: list[AddAction | RemoveAction] = [
                 RemoveAction(
                     path=source.path,
                     deletion_timestamp=int(self._clock.now().timestamp() * 1000),
-                    data_change=True,
+                    data_change=data_change,
                     partition_values={PARTITION: str(source.day)},
                     size=source.size,
                 )
+                for source in sources
             ]
-            if rows.num_rows:
-                actions.append(self._put(name, table, source.day, target, rows))
-            handle.create_write_transaction(
-                actions,
-                "append",
-                table.schema,
-                [PARTITION],
-                commit_properties=CommitProperties(
-                    {"by": owner, ACTIONS: str(len(actions) + 1)}, limits.commit_retries_max
-                ),
-                post_commithook_properties=_NO_HOOKS,
-            )
+            if rows is not None and rows.num_rows:
+                actions.append(self._put(name, table, sources[0].day, target, rows, data_change=data_change))
+            self._point("before_replace_commit")
+            renew()
+            self._commit_rewrite(name, handle, actions, owner)
             self._point("after_replace_commit")
             self._settle(name, self.handle(name))
-            if rows.num_rows:
+            if rows is not None and rows.num_rows:
                 self._read_back(name, table, target, rows)
-            self.store.remove(f"{name}/{source.path}")
+            for source in sources:
+                self.store.remove(f"{name}/{source.path}")
         except (DeltaError, OSError) as failure:
             raise ArchiveUnusable(self._address(name), failure) from failure
+
+    def fence(self, name: TableName, lanes: Iterable[int] = ()) -> None:
+        """Let nobody commit any more who opened the table before: who replaces files, or writes for one of these lanes.
+
+        Raises:
+            ArchiveUnusable: the store refuses.
+        """
+        try:
+            handle = self.handle(name)
+            self._commit_rewrite(name, handle, [], "fence", [(lane, _mark(handle, lane) or 0) for lane in lanes])
+            self._settle(name, self.handle(name))
+        except (DeltaError, OSError) as failure:
+            raise ArchiveUnusable(self._address(name), failure) from failure
+
+    def _commit_rewrite(
+        self,
+        name: TableName,
+        handle: DeltaTable,
+        actions: list[AddAction | RemoveAction],
+        owner: str,
+        marks: Sequence[tuple[int, int]] = (),
+    ) -> None:
+        transactions = [
+            Transaction("rewrite", (handle.transaction_version("rewrite") or 0) + 1),
+            *(Transaction(f"lane-{lane}", int(mark)) for lane, mark in marks),
+        ]
+        handle.create_write_transaction(
+            actions,
+            "append",
+            TABLES[name].schema,
+            [PARTITION],
+            commit_properties=CommitProperties(
+                {"by": owner, ACTIONS: str(1 + len(actions) + len(transactions))},
+                limits.commit_retries_max,
+                transactions,
+            ),
+            post_commithook_properties=_NO_HOOKS,
+        )
 
     def there(self, name: TableName) -> Iterator[str]:
         """All that lies in a table's folder beside its log, half made files too."""
@@ -298,7 +345,16 @@ class Tables:
         """The table as a dataset of Arrow's, which reads only files and row groups that may hold what is asked for."""
         return self.handle(name).to_pyarrow_dataset()
 
-    def _put(self, name: TableName, table: Table, day: datetime.date, path: str, rows: pa.Table) -> AddAction:
+    def _put(
+        self,
+        name: TableName,
+        table: Table,
+        day: datetime.date,
+        path: str,
+        rows: pa.Table,
+        *,
+        data_change: bool = True,
+    ) -> AddAction:
         sink = pa.BufferOutputStream()
         try:
             pq.write_table(
@@ -318,7 +374,7 @@ class Tables:
             size=len(data),
             partition_values={PARTITION: str(day)},
             modification_time=int(self._clock.now().timestamp() * 1000),
-            data_change=True,
+            data_change=data_change,
             stats=_stats(rows, table),
         )
 

@@ -24,7 +24,7 @@ from ..settings import Settings
 
 HELP = "Read segments, open files, quarantine and archive back; exit 1 if anything is damaged or missing."
 EXAMPLE = "tallypost-server --data /var/lib/tallypost verify --repair"
-SETTINGS: frozenset[str] = frozenset({"archive", "coordinator"})
+SETTINGS: frozenset[str] = frozenset({"archive", "coordinator", "keep_days"})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -125,7 +125,8 @@ class Sealer:
                     kept = self._kept(frame.lines)
                     if kept:
                         told.add(kept)
-                    self._metrics.erased.add("seal", by=frame.lines.count(b"\n") - kept.count(b"\n"))
+                    if kept is not frame.lines:
+                        self._metrics.erased.add("seal", by=frame.lines.count(b"\n") - kept.count(b"\n"))
                     continue
                 except msgspec.MsgspecError:
                     data = frame.lines

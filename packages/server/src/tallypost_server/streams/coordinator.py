@@ -380,6 +380,11 @@ class Coordinator:
         with self._begin() as connection:
             return q.hold(connection, name, holder, micros_in(limits.lease_seconds))
 
+    def renew(self, name: str, holder: str) -> bool:
+        """Renew a lease. False if another has held it meanwhile, whoever holds it now."""
+        with self._begin() as connection:
+            return q.renew(connection, name, holder, micros_in(limits.lease_seconds))
+
     def let_go(self, name: str, holder: str) -> None:
         """Give a lease back."""
         with self._begin() as connection:

@@ -548,6 +548,14 @@ def hold(connection: Connection, name: str, holder: str, lasts: int) -> bool:
     return taken.rowcount == 1
 
 
+def renew(connection: Connection, name: str, holder: str, lasts: int) -> bool:
+    """Renew a lease that nobody else has held since."""
+    kept = connection.execute(
+        sa.update(le).where(le.c.name == name, le.c.holder == holder).values(until=database_now() + lasts)
+    )
+    return kept.rowcount == 1
+
+
 def holds(connection: Connection, name: str, holder: str) -> bool:
     """Whether this one holds the lease, and it is not over."""
     found = sa.select(le.c.name).where(le.c.name == name, le.c.holder == holder, le.c.until > database_now())

@@ -194,12 +194,36 @@ def test_coordinator_lost_with_its_archivist_loses_and_doubles_nothing(
     assert [] == archive.segments()
 
 
+def test_coordinator_lost_half_way_doubles_nothing_whatever_the_files_are_called(
+    archive: Any, disk: FaultyDisk, batch: Callable[..., bytes]
+) -> None:
+    """Files of events are rewritten under other names meanwhile, as by an erasure: their rows tell whose they are."""
+    archive.seal(batch(3, terminal=2), batch(2, session="cd" * 16, terminal=1))
+    archive.work()
+    archive.seal(batch(2, session="ef" * 16, terminal=1), batch(1, session="01" * 16, terminal=0))
+    disk.kill_at("between_tables")
+    with pytest.raises(Killed):
+        archive.work()
+    disk.kill_at("before_seal")
+    tables = archive.tables()
+    for number, file in enumerate(tables.files("events")):
+        name = f"day={file.day}/{number:032x}.parquet"
+        tables.replace("events", file, name, tables.read("events", file.path), "erase")
+    archive.lose_coordinator()
+
+    archive.work()
+
+    sizes = {SESSION: 3, "cd" * 16: 2, "ef" * 16: 2, "01" * 16: 1}
+    assert {(name, index): 1 for name, size in sizes.items() for index in range(size)} == archive.events()
+    assert [] == archive.segments()
+
+
 def test_take_back_leaves_what_is_in_the_index(archive: Any, batch: Callable[..., bytes]) -> None:
     """Only events of a task without an index go."""
     archive.seal(batch(3, terminal=2))
     archive.work()
 
-    assert [] == take_back(archive.tables(), 0)
+    assert 0 == take_back(archive.tables(), 1, lambda: None)
     assert 3 == len(archive.events())
 
 

@@ -125,9 +125,8 @@ class Archivist:
             return
         with self._alone():
             _log.warning("the coordinator is older than the archive: it is made anew")
-            for lane in lanes:
-                for file in take_back(self._tables, lane, lambda: self._keep_lease("scan")):
-                    _log.warning("%d events of a task that was not done are archived anew", file.rows)
+            if taken := take_back(self._tables, len(lanes), lambda: self._keep_lease("scan")):
+                _log.warning("%d events of tasks that were not done are archived anew", taken)
             horizon = self._oldest_left() - micros_in(limits.remembered_days * 86_400)
             numbers = {
                 lane: max(mark.number for mark in marks[lane] if mark is not None) for lane in lanes if any(marks[lane])

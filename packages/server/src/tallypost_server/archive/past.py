@@ -8,16 +8,19 @@ Never   reads what is older than the horizon.
 from __future__ import annotations
 
 import datetime
-import re
+import hashlib
 from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
 from typing import Any
 
+import pyarrow as pa
+
 from ..clock import micros, moment_at
-from ..streams.coordinator import Mark, Restored
+from ..streams.coordinator import Restored
+from ..streams.ranges import Ranges, holds, union
 from ..streams.session import Session
+from .columns import EVENTS, PARTITION
 from .rows import ranges_in
-from .tables import Stored, Tables
+from .tables import Tables
 
 
 def past_of(tables: Tables, numbers: dict[int, int], since: int) -> Restored:
@@ -25,24 +28,39 @@ def past_of(tables: Tables, numbers: dict[int, int], since: int) -> Restored:
     return Restored(numbers, _sessions(tables, since), _reports(tables, since))
 
 
-def take_back(tables: Tables, lane: int, renew: Callable[[], None]) -> list[Stored]:
-    """Remove the events of a task that has not written its index: who knew what it held is no more; what that was.
+def take_back(tables: Tables, lanes: int, renew: Callable[[], None]) -> int:
+    """Remove the events of tasks that have not written their index; how many rows that were.
 
-    Its segments are all there, since it was not done. Left where they are, its rows would be written once more.
+    Who knew what such a task held is no more. Its segments are all there, since it was not done: left where they are,
+    its rows would be written once more.
     """
+    if not any(_is_half_done(tables, lane) for lane in range(lanes)):
+        return 0
+    told: dict[tuple[str, str], Ranges] = {}
+    done: set[str] = set()
+    for file in tables.files("sessions"):
+        for row in tables.read("sessions", file.path, ["app", "session", "written", "files"]).to_pylist():
+            key = (row["app"], row["session"])
+            told[key] = union(told.get(key, ()), ranges_in(row["written"]))
+            done.update(row["files"])
+    gone = 0
+    # A file that is not named there is one of these, or was rewritten since: its rows tell.
+    for file in [file for file in tables.files("events") if file.path not in done]:
+        rows = tables.read("events", file.path)
+        keys = zip(*(rows.column(name).to_pylist() for name in EVENTS.key), strict=True)
+        kept = rows.filter(pa.array([holds(told.get((app, session), ()), index) for app, session, index in keys]))
+        if kept.num_rows < rows.num_rows:
+            gone += rows.num_rows - kept.num_rows
+            stem = hashlib.sha256(file.path.encode()).hexdigest()[:32]  # Done again after a crash, it is the same.
+            target = f"{PARTITION}={file.day}/{stem}.parquet"
+            tables.replace("events", [file], kept, target, renew=renew, owner="take-back")
+    return gone
+
+
+def _is_half_done(tables: Tables, lane: int) -> bool:
+    """Whether the lane's last task has written events, and not its index."""
     wrote, done = tables.mark("events", lane), tables.mark("sessions", lane)
-    if wrote is None or (done is not None and done.number >= wrote.number):
-        return []
-    files = [file for file in tables.files("events") if _is_of(file, wrote)]
-    for file in files:
-        tables.replace("events", [file], renew=renew, owner=f"lane-{lane}")
-    return files
-
-
-def _is_of(file: Stored, mark: Mark) -> bool:
-    """Whether the task of this mark has written a file: its name is the task's id."""
-    task = PurePosixPath(file.path).stem
-    return re.fullmatch("[0-9a-f]{32}", task) is not None and Mark.of(mark.number, task) == mark
+    return wrote is not None and (done is None or done.number < wrote.number)
 
 
 def _sessions(tables: Tables, since: int) -> Iterator[Session]:

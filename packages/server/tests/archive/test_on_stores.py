@@ -56,6 +56,7 @@ def test_archived_streams_are_shown(archive: Any, report: Callable[..., bytes], 
     assert ["pdf", "pdf"] == [dict(row["words"])["format"] for row in archive.rows("events")]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)  # A hundred commits, one after the other.
 def test_log_begins_anew_with_a_checkpoint_and_goes_on(archive: Any, report: Callable[..., bytes]) -> None:
     """Older entries go once it is durable and was read; rows and lanes' numbers stay."""

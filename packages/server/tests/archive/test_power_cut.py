@@ -10,7 +10,9 @@ from typing import Any, get_args
 
 import pytest
 
+from tallypost_server import limits
 from tallypost_server.archive.store import FolderStore
+from tallypost_server.streams.coordinator import Mark
 from tallypost_server.testing import Fate, FaultyDisk
 
 REPORTS = [format(number, "032x") for number in range(4)]
@@ -118,3 +120,34 @@ def test_power_cut_at_any_moment_loses_nothing_and_doubles_nothing(
         found.close()
         shutil.rmtree(left)
     assert len(camera.kept) > 10
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_power_cut_while_a_log_begins_anew_leaves_all_rows(
+    local: Any, on: Callable[..., Any], sealed: Callable[..., None], data: Path, disk: FaultyDisk, tmp_path: Path
+) -> None:
+    """The checkpoint is durable before an older entry goes; a torn one is undone, and made again."""
+    sealed(0, 4, "reports")
+    local.work()
+    tables = local.tables()
+    for number in range(limits.checkpoint_commits):
+        tables.spend("reports", 1, Mark.of(number + 1, "ab" * 16))
+    camera = Camera(data, disk, tmp_path / "left")
+    disk.watch(camera.take)
+    assert tables.checkpoint("reports")
+    disk.watch(lambda: None)
+    camera.take()
+    local.close()
+
+    # Of the removals, which are all alike, some will do.
+    looked_at = [
+        left for place, left in enumerate(camera.kept) if place < 16 or place % 24 == 0 or left is camera.kept[-1]
+    ]
+    for left in looked_at:
+        found = on(left, FolderStore(left / "archive", disk=FaultyDisk()), FaultyDisk())
+        found.clock.advance(121)
+        found.work()
+        assert dict.fromkeys(REPORTS, 1) == found.reports(), left
+        assert Mark.of(limits.checkpoint_commits, "ab" * 16).spent == found.tables().mark("reports", 1), left
+        found.close()

@@ -158,11 +158,18 @@ class Archivist:
                     self._coordinator.prune(self._now() - micros_in(limits.remembered_days * 86_400))
                 self._erased.prune(self._clock.now() - datetime.timedelta(days=limits.remembered_days))
                 if self._clock.monotonic() >= self._tidy_at:
-                    self._keeper.tidy()
                     self._tidy_at = self._clock.monotonic() + limits.tidy_seconds
+                    self._tidy()
                 for name in TABLES:
                     self._checkpoint(name)
         return Round(registered, archived, failed, removed)
+
+    def _tidy(self) -> None:
+        """What is not done now is done the next time: it holds nothing up."""
+        try:
+            self._keeper.tidy()
+        except (ArchiveUnusable, LeaseLost) as failure:
+            _log.error("the archive is not put in order now: %s", failure)
 
     def _undo(self) -> None:
         """Take from the tables what a power cut has torn: none of it was told to be done, so its segments are there."""

@@ -8,6 +8,7 @@ Never   commits on another handle than the one that was looked at; never lets th
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -94,10 +95,8 @@ class Tables:
         Raises:
             ArchiveUnusable: the store refuses.
         """
-        try:
+        with self._refusals(name):
             return bool(self.store.names(f"{name}/{LOG}"))
-        except OSError as failure:
-            raise ArchiveUnusable(self._address(name), failure) from failure
 
     def damages(self, name: TableName) -> list[Damage]:
         """What a power cut left in the table's log that does not hold what it tells.
@@ -106,14 +105,12 @@ class Tables:
             ArchiveDamaged: what was told to be durable is gone.
             ArchiveUnusable: the store refuses.
         """
-        try:
+        with self._refusals(name):
             return damages(self.store, name) if self.store.may_tear else []
-        except OSError as failure:
-            raise ArchiveUnusable(self._address(name), failure) from failure
 
     def undo(self, name: TableName) -> list[Damage]:
         """Move such aside, to ``undone/<moment>/<table>/``; nobody may write meanwhile. What that was."""
-        try:
+        with self._refusals(name):
             found = self.damages(name)
             aside = f"{UNDONE}/{stamp(self._clock.now()).replace(':', '')}/{name}"
             for damage in found:
@@ -121,27 +118,33 @@ class Tables:
                 self.store.put(f"{aside}/{damage.name}", self.store.get(path))
                 self._point("before_undo")
                 self.store.remove(path)
-        except OSError as failure:
-            raise ArchiveUnusable(self._address(name), failure) from failure
         return found
 
     def settle(self, name: TableName) -> None:
         """Return once all that is in the table is durable, also what was left by one that was killed."""
-        if self.is_there(name):
-            try:
+        with self._refusals(name):
+            if self.is_there(name):
                 self._settle(name, self.handle(name))
-            except OSError as failure:
-                raise ArchiveUnusable(self._address(name), failure) from failure
 
     def mark(self, name: TableName, lane: int) -> Mark | None:
-        """The mark of the last task of a lane that wrote."""
-        return _mark(self.handle(name), lane) if self.is_there(name) else None
+        """The mark of the last task of a lane that wrote.
+
+        Raises:
+            ArchiveUnusable: the store refuses.
+        """
+        with self._refusals(name):
+            return _mark(self.handle(name), lane) if self.is_there(name) else None
 
     def files(self, name: TableName) -> list[Stored]:
-        """The files of which the table consists."""
+        """The files of which the table consists.
+
+        Raises:
+            ArchiveUnusable: the store refuses.
+        """
         if not self.is_there(name):
             return []
-        actions = pa.table(self.handle(name).get_add_actions())
+        with self._refusals(name):
+            actions = pa.table(self.handle(name).get_add_actions())
         days = [partition[PARTITION] for partition in actions.column("partition").to_pylist()]
         return [
             Stored(path, size, rows or 0, day)
@@ -411,6 +414,14 @@ class Tables:
                 # What is told to be done after this is never undone, whatever befalls it.
                 self.store.put(f"{name}/{SETTLED}", str(version).encode())
             self._durable[name] = version
+
+    @contextlib.contextmanager
+    def _refusals(self, name: TableName) -> Iterator[None]:
+        """Whatever the store or the library refuses is told as one thing."""
+        try:
+            yield
+        except (DeltaError, OSError) as failure:
+            raise ArchiveUnusable(self._address(name), failure) from failure
 
     def _address(self, name: TableName) -> str:
         return f"{self.store.address.rstrip('/')}/{name}"

@@ -12,7 +12,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 
@@ -56,6 +56,13 @@ class Removed(Struct, frozen=True):
         return not any(getattr(self, name) for name in self.__struct_fields__)
 
 
+class _Alone(NamedTuple):
+    """The coordinator, while no archivist works; `renew` keeps it so, or raises."""
+
+    coordinator: Coordinator
+    renew: Callable[[], None]
+
+
 class Erasure:
     """One erasure, on one data folder. Its methods block."""
 
@@ -89,18 +96,18 @@ class Erasure:
             self._wait(limits.erase_wait_seconds)
         # Whatever came before is sealed then, or was not taken.
         opened = self._seal_open(stream)
-        with self._alone() as coordinator:
-            forgotten = 0 if coordinator is None else coordinator[0].erase(stream)
+        with self._alone() as alone:
+            forgotten = 0 if alone is None else alone.coordinator.erase(stream)
             self._disk.point("after_forget")
-            eraser = self._segment_eraser(coordinator)
+            eraser = self._segment_eraser(alone)
             gone, unreadable = eraser.erase(stream)
-            rows = self._erase_archive(stream, coordinator)
+            rows = self._erase_archive(stream, alone)
             parked = Parked(self._data / "parked", disk=self._disk).erase(stream)
             kept = erase_kept(self._data / "quarantine", stream, disk=self._disk)
             damaged, aside = erase_damaged(self._data / "quarantine", stream, disk=self._disk)
             self._disk.point("before_scrub")
-            if coordinator is not None:
-                coordinator[0].scrub()
+            if alone is not None:
+                alone.coordinator.scrub()
         self.unreadable = [*unreadable, *aside]
         return Removed(
             opened, gone, forgotten, rows["reports"], rows["events"], rows["sessions"], parked, kept, damaged
@@ -141,26 +148,26 @@ class Erasure:
         sealer = Sealer(segments, disk=self._disk, metrics=metrics, torn_keeper=quarantine, erased=self._erased)
         recover(segments, disk=self._disk, sealer=sealer, metrics=metrics, go_on=lambda: True)
 
-    def _segment_eraser(self, coordinator: tuple[Coordinator, Callable[[], None]] | None) -> SegmentEraser:
+    def _segment_eraser(self, alone: _Alone | None) -> SegmentEraser:
         def tell(moved: Moved) -> None:
-            if coordinator is not None:
-                coordinator[1]()
-                coordinator[0].move_segment(moved.source, moved.target, moved.places)
+            if alone is not None:
+                alone.renew()
+                alone.coordinator.move_segment(moved.source, moved.target, moved.places)
 
         return SegmentEraser(self._data / "segments", disk=self._disk, tell=tell)
 
-    def _erase_archive(self, stream: str, coordinator: tuple[Coordinator, Callable[[], None]] | None) -> dict[str, int]:
-        if coordinator is None:
+    def _erase_archive(self, stream: str, alone: _Alone | None) -> dict[str, int]:
+        if alone is None:
             return {"reports": 0, "events": 0, "sessions": 0}
         from .archive.erase import ArchiveEraser
 
         tables = archiving.tables(self._settings, disk=self._disk)
         return ArchiveEraser(
-            tables, lanes=range(coordinator[0].lanes), go_on=coordinator[1], point=self._disk.point
+            tables, lanes=range(alone.coordinator.lanes), go_on=alone.renew, point=self._disk.point
         ).erase(stream)
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[tuple[Coordinator, Callable[[], None]] | None]:
+    def _alone(self) -> Iterator[_Alone | None]:
         """While the block lasts no archivist works.
 
         The block gets the coordinator, and what renews the leases; None where nobody has archived.
@@ -191,7 +198,7 @@ class Erasure:
                     else:
                         self._wait(limits.erase_look_seconds)
                 renew()
-                yield opened, renew
+                yield _Alone(opened, renew)
             finally:
                 for name in names:
                     opened.let_go(name, holder)

@@ -181,7 +181,7 @@ async def test_erase_killed_anywhere_is_finished_by_the_next(
     disk.kill_at(point)
     with pytest.raises(Killed):
         Erasure(make_settings(), disk=disk).erase(GONE)
-    disk.kill_at("before_seal")
+    disk.kill_at("after_park")
     assert 0 == say("verify")[0]
     archive(archive_max_delay=0)
 
@@ -203,7 +203,7 @@ async def test_erase_after_an_archivist_was_killed_anywhere_leaves_nothing(
     disk.kill_at(point)
     with archivist(archive_max_delay=0) as works, pytest.raises(Killed):
         works.round()
-    disk.kill_at("before_seal")
+    disk.kill_at("after_park")
 
     erase(say)
 
@@ -340,7 +340,7 @@ async def test_archivist_that_slept_through_an_erasure_commits_nothing(
     settings: Settings = make_settings()
 
     def sleep() -> None:
-        disk.kill_at("before_seal")
+        disk.kill_at("after_park")
         with archiving.coordinator(settings) as coordinator, coordinator._begin() as connection:
             connection.exec_driver_sql("UPDATE leases SET until = 0")
         Erasure(settings, disk=disk).erase(GONE)
@@ -375,3 +375,33 @@ async def test_commit_on_a_handle_from_before_an_erasure_is_refused(
         tables.write("reports", 0, Mark.of(99, "ab" * 16), "ab" * 16, rows, renew)
 
     assert 1 == len(tables.files("reports"))
+
+
+@pytest.mark.parametrize("point", ["before_table_commit", "between_tables", "before_finish"])
+async def test_task_of_an_erased_stream_alone_is_finished_without_rows(
+    say: Say,
+    post: Post,
+    batch: Any,
+    report: Any,
+    archivist: Any,
+    archive: Any,
+    disk: FaultyDisk,
+    data: Path,
+    point: Any,
+) -> None:
+    """It has its number, and the lane waits for it."""
+    await post(batch(3, session=GONE, terminal=2), report(id=GONE))
+    disk.kill_at(point)
+    with archivist() as works, pytest.raises(Killed):
+        works.round()
+    disk.kill_at("after_park")
+
+    erase(say)
+    await post(batch(3, session=OTHER, terminal=2), report(id=OTHER))
+    rounds = [archive(), archive()]
+
+    assert [] == named_in(data)
+    assert [0, 0] == [each.failed for each in rounds]
+    assert 3 == json.loads(say("verify", "--json")[1])["archive"]["tables"]["events"]["rows"]
+    assert {"waiting": 0, "running": 0, "failed": 0} == json.loads(say("status", "--json")[1])["tasks"]
+    assert [] == list((data / "segments").glob("*.zst"))

@@ -180,7 +180,7 @@ async def test_keeper_killed_anywhere_is_finished_by_the_next(
     disk.kill_at(point)
     with pytest.raises(Killed):
         archive(keep_days=kept)
-    disk.kill_at("before_seal")
+    disk.kill_at("after_park")
     faults, _ = found(make_settings(keep_days=kept), clock)
     assert [] == faults
 

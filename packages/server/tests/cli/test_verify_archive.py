@@ -251,3 +251,35 @@ async def test_checker_in_many_slices_finds_the_same(filled: None, make_settings
 
     assert len(set(map(str, (sorted(map(str, each.faults)) for each in found)))) == 1
     assert len(found[0].faults) >= 4
+
+
+@pytest.mark.parametrize("point", ARCHIVE_POINTS)
+async def test_coordinator_lost_with_a_task_begun_costs_no_event_and_doubles_none(
+    say: Say,
+    post: Post,
+    batch: Any,
+    report: Any,
+    archivist: Any,
+    archive: Any,
+    disk: FaultyDisk,
+    data: Path,
+    point: FaultPoint,
+    filled: None,
+) -> None:
+    """Events that were written without their index are written anew from the segments, in place of those."""
+    await post(batch(3, session="ef" * 16, terminal=2), report(id="9" * 32), batch(2, session=SESSIONS[2], first=9))
+    before = [say("show", stream)[1] for stream in ("ef" * 16, "9" * 32, *SESSIONS)]
+    disk.kill_at(point)
+    with archivist(archive_max_delay=0) as works, pytest.raises(Killed):
+        works.round()
+    disk.kill_at("after_park")
+    for path in data.glob("coordinator.sqlite*"):
+        path.unlink()
+
+    for _ in range(2):
+        archive(archive_max_delay=0)
+
+    status, facts = facts_of(say)
+    assert (0, []) == (status, facts["damaged"])
+    assert before == [say("show", stream)[1] for stream in ("ef" * 16, "9" * 32, *SESSIONS)]
+    assert [] == list((data / "segments").glob("*.zst"))

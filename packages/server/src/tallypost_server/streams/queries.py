@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from .session import Session
 
 Key = tuple[str, str]
-Item = TypeVar("Item")
+Item = TypeVar("Item", int, str)
 # Databases bound how many values a statement may have; this is below every bound.
 _CHUNK = 500
 
 
 def _chunks(items: Collection[Item]) -> Iterator[list[Item]]:
-    iterator = iter(items)
+    iterator = iter(sorted(items))  # Neighbours lie on the same pages.
     while chunk := list(itertools.islice(iterator, _CHUNK)):
         yield chunk
 
@@ -228,7 +228,10 @@ def add_reports(connection: Connection, rows: Sequence[tuple[str, str, int, bool
     _many(
         connection,
         sa.insert(r),
-        [{"app": app, "id": report, "last_entry": at, "archived": archived} for app, report, at, archived in rows],
+        [
+            {"app": app, "id": report, "last_entry": at, "archived": archived}
+            for app, report, at, archived in sorted(rows, key=lambda row: row[1])
+        ],
     )
 
 

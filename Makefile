@@ -34,7 +34,9 @@ test: $(READY)
 .PHONY: coverage
 coverage: $(READY)
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest -m "not system and not long and not s3"
+	$(BIN)/python -m coverage run -m pytest -m "not system and not long and not s3" packages/server & server=$$!; \
+	  $(BIN)/python -m coverage run -m pytest -m "not system and not long and not s3" packages/client packages/shared tests; \
+	  others=$$?; wait $$server && exit $$others
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --skip-covered --precision 1 | tail -40
 

@@ -24,7 +24,7 @@ from ..settings import KeepDays
 from .columns import PARTITION, TABLES, TableName
 from .tables import Stored, Tables
 
-_OURS = re.compile(r"\.?[0-9a-f]{32}\.parquet(?:\.making)?")
+_OURS = re.compile(r"\.?[0-9a-f]{32}\.parquet(?:(?:\.\d+)*\.making)?", re.ASCII)
 
 
 class Keeper:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -100,7 +101,7 @@ class FolderStore:
         target = self._folder / path
         self._disk.make_folder(target.parent)
         # Of this process alone: who has lost its lease and sleeps must not rename what another is at.
-        half = target.with_name(f".{target.name}.{os.getpid()}.making")
+        half = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.making")
         self._disk.unlink(half)  # Left by one that was killed.
         file = self._disk.create(half)
         try:

@@ -106,6 +106,9 @@ def shown(say: Say) -> list[str]:
 
 async def test_erase_leaves_nothing_anywhere(say: Say, filled: None, data: Path) -> None:
     """Unpacked or not, no file of the data folder names the stream, not even its mark; others are as they were."""
+    torn = data / "archive" / "undone" / "2026-11-24T100000.000Z" / "reports"
+    torn.mkdir(parents=True)
+    (torn / "00000000000000000009.json").write_text(f'{{"add":{{"stats":"{GONE}"}}}}')
     places = named_in(data)
     before = shown(say)
 

@@ -18,7 +18,7 @@ import pyarrow.dataset as ds
 from ..erased import names_stream
 from ..errors import ArchiveUnusable
 from .columns import PARTITION, TABLES, TableName
-from .tables import Stored, Tables
+from .tables import UNDONE, Stored, Tables
 from .undone import LOG
 
 # The column that has the stream's name.
@@ -54,6 +54,7 @@ class ArchiveEraser:
                 self._remove_left(name, stream)
                 if self._log_names(name, stream):
                     self._tables.checkpoint(name, at_once=True)
+                self._remove_undone(name, stream)
             except (pa.ArrowException, OSError) as failure:
                 raise ArchiveUnusable(name, failure) from failure
         return gone
@@ -82,6 +83,15 @@ class ArchiveEraser:
                 continue
             self._go_on()
             self._tables.store.remove(f"{name}/{path}")
+
+    def _remove_undone(self, name: TableName, stream: str) -> None:
+        """Log entries that a power cut tore: nobody needs them, and their statistics may name a stream."""
+        store = self._tables.store
+        for moment in store.names(UNDONE):
+            folder = f"{UNDONE}/{moment}/{name}"
+            for entry in store.names(folder):
+                if entry.endswith(".parquet") or names_stream(store.get(f"{folder}/{entry}"), stream):
+                    store.remove(f"{folder}/{entry}")
 
     def _has(self, name: TableName, path: str, stream: str) -> bool:
         try:

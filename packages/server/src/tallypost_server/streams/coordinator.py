@@ -173,7 +173,8 @@ class Coordinator:
         """`lanes` is how many a new coordinator gets; one that is there keeps its own. A task is full at so many rows.
 
         Raises:
-            CoordinatorUnusable: the database is damaged, away, or of a newer version.
+            CoordinatorUnusable: the database is damaged, or away.
+            CoordinatorNewer: it is of a later version.
         """
         self._engine, self._task_rows_max = engine, task_rows_max
         with self._begin() as connection:
@@ -192,16 +193,6 @@ class Coordinator:
             raise CoordinatorUnusable(str(self._engine.url), failure) from failure
 
     # -- what is known ----------------------------------------------------------------------------------------------
-
-    def fact(self, name: str) -> str | None:
-        """A fact that was kept."""
-        with self._begin() as connection:
-            return q.fact(connection, name)
-
-    def keep_fact(self, name: str, value: str) -> None:
-        """Keep a fact, instead of what it was."""
-        with self._begin() as connection:
-            q.keep_fact(connection, name, value)
 
     def segments(self) -> dict[str, bool]:
         """The registered segments by name, and whether all that is in one is settled."""

@@ -218,7 +218,8 @@ def archive(kind: Kind, data: Path) -> dict[str, Any]:
     from tallypost_server.archive.store import FolderStore
     from tallypost_server.archive.tables import Tables
     from tallypost_server.disk import OsDisk
-    from tallypost_server.streams.coordinator import Coordinator, engine_of, url_of
+    from tallypost_server.streams.coordinator import Coordinator
+    from tallypost_server.streams.database import engine_of, url_of
     from tallypost_server.testing import FakeClock
 
     disk, clock = OsDisk(), FakeClock(BEGIN + datetime.timedelta(hours=2))

@@ -25,7 +25,8 @@ from tallypost_server.testing import FakeClock
 from .harness import CannotMeasure, Comparison, Goal, Measured, Plan, in_turn
 
 if TYPE_CHECKING:
-    from tallypost_server.streams.coordinator import Coordinator, Entry
+    from tallypost_server.streams.coordinator import Coordinator
+    from tallypost_server.streams.task import Entry
 
 APPLICATION = "example.org/bench"
 BEGIN = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
@@ -124,7 +125,7 @@ class Weeks:
 
     def _entries(self) -> Iterator[Entry]:
         """A segment: reports, some of which come twice, and sessions of one batch, some of which never end."""
-        from tallypost_server.streams.coordinator import Entry
+        from tallypost_server.streams.task import Entry
 
         now, before = micros(self._clock.now()), ""
         for number in range(self._amount.each // self._amount.segments):
@@ -137,7 +138,8 @@ class Weeks:
 
 
 def opened(path: Path, clock: FakeClock) -> Coordinator:
-    from tallypost_server.streams.coordinator import Coordinator, engine_of, url_of
+    from tallypost_server.streams.coordinator import Coordinator
+    from tallypost_server.streams.database import engine_of, url_of
 
     return Coordinator(engine_of(url_of(str(path)), clock))
 

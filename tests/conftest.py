@@ -26,7 +26,8 @@ from tallypost_server.archive.store import FolderStore
 from tallypost_server.archive.tables import Tables
 from tallypost_server.segments.format import line_of_batch, line_of_report
 from tallypost_server.segments.write import Told, write_segment
-from tallypost_server.streams.coordinator import Coordinator, engine_of, url_of
+from tallypost_server.streams.coordinator import Coordinator
+from tallypost_server.streams.database import engine_of, url_of
 from tallypost_server.testing import FakeClock, FaultyDisk
 
 APPLICATION = "example.org/mytool"

@@ -78,7 +78,8 @@ def coordinator(settings: Settings) -> Iterator[Coordinator]:
         CoordinatorUnusable, CoordinatorNewer: its database cannot be used.
     """
     need_archive("the coordinator")
-    from .streams.coordinator import Coordinator, engine_of, url_of
+    from .streams.coordinator import Coordinator
+    from .streams.database import engine_of, url_of
 
     OsDisk().make_folder(settings.data)
     opened = Coordinator(engine_of(url_of(settings.coordinator), SystemClock()))

@@ -17,7 +17,7 @@ from .archive.columns import TABLES, TableName
 from .archive.tables import Stored, Tables, Written
 from .archive.undone import Damage
 from .errors import ArchiveUnusable, DataRefused, MarkTaken
-from .streams.coordinator import Mark
+from .streams.task import Mark
 
 
 class MemoryTables(Tables):

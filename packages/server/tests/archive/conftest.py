@@ -31,7 +31,8 @@ from tallypost_server.disk import Disk, OsDisk
 from tallypost_server.metrics import Metrics
 from tallypost_server.segments.format import line_of_batch, line_of_report
 from tallypost_server.segments.seal import Sealer
-from tallypost_server.streams.coordinator import Coordinator, engine_of, url_of
+from tallypost_server.streams.coordinator import Coordinator
+from tallypost_server.streams.database import engine_of, url_of
 from tallypost_server.testing import FakeClock, FaultyDisk
 from tallypost_server.testing_archive import MemoryTables
 

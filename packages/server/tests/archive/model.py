@@ -26,7 +26,8 @@ from tallypost_server.disk import ARCHIVE_POINTS, OsDisk
 from tallypost_server.errors import ArchiveUnusable, LeaseLost
 from tallypost_server.segments.format import line_of_batch, line_of_report
 from tallypost_server.segments.write import Told, write_segment
-from tallypost_server.streams.coordinator import Coordinator, engine_of, url_of
+from tallypost_server.streams.coordinator import Coordinator
+from tallypost_server.streams.database import engine_of, url_of
 from tallypost_server.streams.ranges import difference, ranges, union
 from tallypost_server.testing import FakeClock, FaultyDisk, Killed
 from tallypost_server.testing_archive import MemoryTables

@@ -13,7 +13,7 @@ from tallypost_server.archive.reader import ArchiveReader
 from tallypost_server.archive.store import ObjectStore
 from tallypost_server.disk import ARCHIVE_POINTS, FaultPoint
 from tallypost_server.segments.told import Told
-from tallypost_server.streams.coordinator import Mark
+from tallypost_server.streams.task import Mark
 from tallypost_server.testing import FaultyDisk, Killed
 
 REPORT = "0f" * 16

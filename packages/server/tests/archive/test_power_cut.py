@@ -12,7 +12,7 @@ import pytest
 
 from tallypost_server import limits
 from tallypost_server.archive.store import FolderStore
-from tallypost_server.streams.coordinator import Mark
+from tallypost_server.streams.task import Mark
 from tallypost_server.testing import Fate, FaultyDisk
 
 REPORTS = [format(number, "032x") for number in range(4)]

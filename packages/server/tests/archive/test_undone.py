@@ -10,7 +10,7 @@ import pytest
 
 from tallypost_server.archive.columns import TABLES
 from tallypost_server.errors import ArchiveDamaged, LeaseLost
-from tallypost_server.streams.coordinator import Mark
+from tallypost_server.streams.task import Mark
 from tallypost_server.testing import FaultyDisk, Killed
 
 

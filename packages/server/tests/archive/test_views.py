@@ -17,8 +17,8 @@ from tallypost_server.archive.tables import Tables
 from tallypost_server.archive.views import Views
 from tallypost_server.errors import QueryRefused
 from tallypost_server.segments.format import decode_line, line_of_batch, line_of_report
-from tallypost_server.streams.coordinator import Mark, Task
 from tallypost_server.streams.session import Session, part_of
+from tallypost_server.streams.task import Mark, Task
 from tallypost_server.testing import FakeClock, FaultyDisk
 
 AT = "2026-11-24T10:00:00.123Z"

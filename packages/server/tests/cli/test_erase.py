@@ -20,7 +20,7 @@ from tallypost_server.erased import Erased
 from tallypost_server.erasing import Erasure
 from tallypost_server.errors import LeaseLost, NotErasedYet
 from tallypost_server.settings import Settings
-from tallypost_server.streams.coordinator import Mark
+from tallypost_server.streams.task import Mark
 from tallypost_server.testing import FakeClock, FaultyDisk, Killed
 
 Say = Callable[..., tuple[int, str, str]]

@@ -38,7 +38,8 @@ from ..segments.format import (
     whole_lines,
 )
 from ..settings import KeepDays
-from ..streams.coordinator import Coordinator, Entry, Plan, Task, micros_in
+from ..streams.coordinator import Coordinator, micros_in
+from ..streams.task import Entry, Plan, Task
 from .columns import TABLES, TableName
 from .keep import Keeper
 from .parked import Parked

@@ -24,7 +24,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from .. import limits
 from ..clock import Clock, stamp
 from ..errors import ArchiveUnusable, DataRefused, MarkTaken, NumberSpent
-from ..streams.coordinator import Mark
+from ..streams.task import Mark
 from .columns import PARTITION, TABLES, Table, TableName
 from .store import ObjectStore
 from .undone import ACTIONS, LAST_CHECKPOINT, LOG, SETTLED, Damage, checkpoint_of, damages, settled_version, version_of

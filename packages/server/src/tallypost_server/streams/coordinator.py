@@ -11,100 +11,19 @@ import contextlib
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
-from msgspec import Struct
 from sqlalchemy.engine import Connection, Engine
 
 from .. import limits
-from ..clock import Clock, micros
 from ..errors import CoordinatorUnusable, LeaseLost
 from . import queries as q
 from .migrations import make_anew, migrate
 from .ranges import count, ranges, union
 from .session import Batch, Part, Session, add, begun, is_settled, part_of, shares, with_part
-
-Kind: TypeAlias = Literal["report", "events"]
-
-
-class Entry(NamedTuple):
-    """A stored document, as the coordinator knows it; `line` is its place in its segment, from 0."""
-
-    kind: Kind
-    app: str
-    stream: str
-    received: int
-    line: int
-    bytes: int
-    first: int | None = None
-    last: int | None = None
-    lost: int | None = None
-    terminal: int | None = None
-
-    @property
-    def batch(self) -> Batch:
-        """What a batch tells of its session."""
-        assert self.first is not None
-        assert self.last is not None
-        assert self.lost is not None
-        return Batch(self.received, self.first, self.last, self.lost, self.terminal)
-
-
-class Task(Struct, frozen=True):
-    """What is archived together. `number` is the lane's; `mark` goes into the tables with the rows."""
-
-    id: str
-    kind: Kind
-    lane: int
-    number: int
-    rows: int
-    failures: int
-
-    @property
-    def mark(self) -> Mark:
-        """What the tables keep of it."""
-        return Mark.of(self.number, self.id)
-
-
-class Mark(int):
-    """A task's number and a part of its id in one whole number: the version that a table keeps of a lane.
-
-    An equal number with another id is so seen to be another task's. The lowest bit tells that the number was spent:
-    no task will ever write with it.
-    """
-
-    @classmethod
-    def of(cls, number: int, task: str) -> Mark:
-        """The mark of the task with this number and id."""
-        tag = int(task[:8], 16) >> (32 - limits.mark_bits)
-        return cls(number << limits.mark_bits | tag & ~1)
-
-    @property
-    def number(self) -> int:
-        """The task's number."""
-        return self >> limits.mark_bits
-
-    @property
-    def spent(self) -> Mark:
-        """The mark of the number once it was spent."""
-        return Mark(self | 1)
-
-
-class Wanted(NamedTuple):
-    """Of a line in a segment what the task archives: of a report all, of a batch these indexes."""
-
-    stream: tuple[str, str]
-    indexes: tuple[tuple[int, int], ...] | None
-
-
-class Plan(NamedTuple):
-    """A task's input: which lines of which segments, and for each session what its index tells."""
-
-    lines: dict[str, dict[int, Wanted]]
-    parts: dict[tuple[str, str], Part]
+from .task import Entry, Kind, Mark, Plan, Task, Wanted
 
 
 class Known(NamedTuple):
@@ -138,32 +57,6 @@ _part = msgspec.json.Decoder(Part).decode
 def lane_of(stream: str, lanes: int) -> int:
     """The lane that a stream always waits in."""
     return hashlib.blake2s(stream.encode(), digest_size=4).digest()[0] % lanes
-
-
-def engine_of(url: str, clock: Clock) -> Engine:
-    """The database; for SQLite a path as ``sqlite:///…``."""
-    engine = sa.create_engine(url)
-    if engine.dialect.name == "sqlite":
-
-        @sa.event.listens_for(engine, "connect")
-        def prepare(connection: Any, _: Any) -> None:
-            connection.isolation_level = None  # Transactions begin as said below.
-            connection.execute("PRAGMA busy_timeout = 60000")
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            # Streams' names are random, and so are the pages that each of them touches in the indexes: what is
-            # changed is written once a transaction, if memory holds it, and into the database not after each.
-            connection.execute(f"PRAGMA cache_size = -{limits.coordinator_cache_bytes >> 10}")
-            connection.execute(f"PRAGMA wal_autocheckpoint = {limits.coordinator_log_bytes >> 12}")
-            connection.create_function("tallypost_now", 0, lambda: micros(clock.now()))
-
-        @sa.event.listens_for(engine, "begin")
-        def begin(connection: Connection) -> None:
-            # A transaction that reads first and writes later would be refused where another wrote in between.
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    return engine
 
 
 class Coordinator:
@@ -621,11 +514,6 @@ def latest(reports: Iterable[tuple[str, str, int]]) -> dict[tuple[str, str], int
 def micros_in(seconds: float) -> int:
     """Microseconds in so many seconds."""
     return int(seconds * 1_000_000)
-
-
-def url_of(place: str) -> str:
-    """The address of a database as SQLAlchemy has it: of a file, if it is none already."""
-    return place if "://" in place else f"sqlite:///{Path(place).absolute()}"
 
 
 def _batch_of(row: Any) -> Batch:

@@ -27,8 +27,8 @@ from .schema import tasks as t
 from .schema import totals as to
 
 if TYPE_CHECKING:
-    from .coordinator import Entry
     from .session import Session
+    from .task import Entry
 
 Key = tuple[str, str]
 Item = TypeVar("Item", int, str)

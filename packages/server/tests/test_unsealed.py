@@ -9,7 +9,7 @@ import pytest
 
 from tallypost_server.app import App
 from tallypost_server.testing import FakeClock, FaultyDisk
-from tallypost_server.unsealed import oldest_unsealed_seconds
+from tallypost_server.unsealed import oldest_sealed_seconds, oldest_unsealed_seconds
 
 Running = Callable[..., AbstractAsyncContextManager[tuple[App, Any]]]
 
@@ -24,6 +24,22 @@ def test_nothing_open_is_0_seconds_old(data: Path, disk: FaultyDisk, clock: Fake
     for name in ("x.making", "other.open"):
         (data / "segments" / "open" / name).unlink()
     assert 0.0 == found
+
+
+def test_oldest_segment_that_is_still_here_tells_how_far_archival_is_behind(
+    data: Path, disk: FaultyDisk, clock: FakeClock
+) -> None:
+    """By its name, and whatever else lies there."""
+    assert 0.0 == oldest_sealed_seconds(data / "segments", disk=disk, clock=clock)
+    names = [f"documents-2026112{day}T100000Z-0a0a-0b0b-000001.jsonl.zst" for day in (3, 4)]
+    for name in (*names, "documents.jsonl.zst", names[0] + ".manifest.json"):
+        (data / "segments" / name).touch()
+
+    found = oldest_sealed_seconds(data / "segments", disk=disk, clock=clock)
+
+    for path in (data / "segments").glob("documents*"):
+        path.unlink()
+    assert 86_400 == int(found)
 
 
 @pytest.mark.anyio

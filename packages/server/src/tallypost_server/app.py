@@ -36,7 +36,7 @@ from .segments.roll import OpenSegment
 from .segments.seal import Sealer, SealThread
 from .settings import Settings
 from .shared_metrics import SharedMetrics
-from .unsealed import oldest_unsealed_seconds
+from .unsealed import oldest_sealed_seconds, oldest_unsealed_seconds
 from .web import web
 from .workers import Worker
 
@@ -137,6 +137,8 @@ class App:
         metrics.waiting_bytes.ask = lambda: self._commit.waiting_bytes
         metrics.free_bytes.ask = lambda: disk.free_bytes(settings.data)
         metrics.oldest_unsealed.ask = lambda: oldest_unsealed_seconds(segments, disk=disk, clock=clock)
+        metrics.oldest_sealed.ask = lambda: oldest_sealed_seconds(segments, disk=disk, clock=clock)
+        metrics.parked.ask = lambda: sum(name.endswith(".jsonl") for name in disk.names(settings.data / "parked"))
         metrics.ready.ask = lambda: self._admission.not_ready() is None
         metrics.applications.ask = lambda: self._applications.count
         metrics.declarations_damaged.ask = lambda: self._applications.damaged

@@ -140,6 +140,11 @@ class Metrics:
             "tallypost_oldest_unsealed_seconds",
             "How long ago the oldest segment began that is not sealed; 0 without one.",
         )
+        self.oldest_sealed = Gauge(
+            "tallypost_oldest_sealed_seconds",
+            "How long ago the oldest sealed segment began that is still here, so not all archived; 0 without one.",
+        )
+        self.parked = Gauge("tallypost_parked", "Streams that the archive refused, kept in parked/.")
         self.torn = Counter("tallypost_torn_frames_total", "Damaged stretches of open segments, put into quarantine.")
         self.damaged = Counter(
             "tallypost_segments_damaged_total",

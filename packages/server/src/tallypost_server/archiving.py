@@ -27,7 +27,7 @@ from . import limits
 from .clock import Clock, SystemClock
 from .disk import Disk, OsDisk
 from .erased import Erased
-from .errors import CannotArchive, ExtraMissing, FolderMissing
+from .errors import CannotArchive, ExtraMissing, FolderMissing, LeaseLost
 from .settings import ARCHIVAL, Settings
 from .workers import die_with
 
@@ -131,7 +131,7 @@ def archive(settings: Settings, *, once: bool, parent: int | None = None) -> int
     with coordinator(settings) as opened:
         works = archivist(settings, opened, lambda: not ended.is_set(), batch_seconds)
         if once:
-            works.start()
+            _start(works, ended)
             return _until_nothing_is_due(works, ended)
         _for_ever(works, ended, settings.scan_seconds)
     return 0
@@ -142,12 +142,34 @@ def spare_the_collector() -> None:
     gc.set_threshold(limits.archive_collector_objects, *gc.get_threshold()[1:])
 
 
+# What one that was killed holds is free after so long; one that lives lets go sooner.
+_TRIES, _PAUSE_SECONDS = int(limits.lease_seconds * 2), 0.5
+
+
+def _start(works: Archivist, ended: threading.Event) -> None:
+    """Start it, once nobody else is at work if that is needed.
+
+    Raises:
+        LeaseLost: somebody was for all that time.
+    """
+    for _ in range(_TRIES):
+        try:
+            return works.start()
+        except LeaseLost:  # noqa: PERF203  It waits in between.
+            if ended.wait(_PAUSE_SECONDS):
+                return None
+    return works.start()
+
+
 def _until_nothing_is_due(works: Archivist, ended: threading.Event) -> int:
-    failed = 0
+    failed = tries = 0
     while not ended.is_set():
         done = works.round()
         failed += done.failed
-        if not done.registered and not done.archived:
+        if done.busy and tries < _TRIES:  # Another may be about to do it, or died with it in hand.
+            tries += 1
+            ended.wait(_PAUSE_SECONDS)
+        elif not done.registered and not done.archived:
             break
     return 1 if failed else 0
 

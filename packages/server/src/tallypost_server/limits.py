@@ -120,7 +120,7 @@ coordinator_log_bytes = 128 << 20
 # So many reports at a time are put into a task.
 gather_rows = 10_000
 # An archivist that says nothing for so long is dead or asleep; one that works renews its lease before each step.
-lease_seconds = 120.0
+lease_seconds = 30.0
 # A task's number and this much of its random id make the version that the tables keep of a lane.
 mark_bits = 24
 # What the store, the disk or the database refused is tried again after this, doubled each time, up to the second.

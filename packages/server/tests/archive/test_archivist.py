@@ -30,7 +30,7 @@ def test_report_is_archived_as_it_was_stored_and_its_segment_goes(world: World) 
 
     done = world.archivist().round()
 
-    assert (1, 1, 0, 1) == done
+    assert (1, 1, 0, 1, False) == done
     assert [] == world.segments()
     one, two = world.rows("reports")
     assert datetime.date(2026, 11, 23) == one["day"]
@@ -399,7 +399,7 @@ def test_two_archivists_share_the_work(world: World) -> None:
     one, other = world.archivist(), world.archivist()
     assert one._coordinator.hold("scan", "somebody")
 
-    assert 0 == one.round().registered
+    assert (0, True) == (one.round().registered, one.round().busy)
     one._coordinator.let_go("scan", "somebody")
     assert 1 == other.round().archived
     assert one.round().idle

@@ -67,6 +67,8 @@ class Round(NamedTuple):
     """Tasks that were finished."""
     failed: int
     removed: int
+    busy: bool = False
+    """Whether another archivist held something of it."""
 
     @property
     def idle(self) -> bool:
@@ -137,13 +139,16 @@ class Archivist:
     def round(self) -> Round:
         """Register, gather, archive, remove: all that is due now and that no other archivist holds."""
         registered = removed = archived = failed = 0
+        busy = False
         with self._lease("scan") as held:
+            busy |= not held
             if held:
                 removed += self._remove()
                 registered = self._register()
                 self._gather()
         for lane in range(self._coordinator.lanes):
             with self._lease(f"lane-{lane}") as held:
+                busy |= not held
                 while held and self._go_on():
                     task = self._claim(lane)
                     if task is None:
@@ -163,7 +168,7 @@ class Archivist:
                     self._tidy()
                 for name in TABLES:
                     self._checkpoint(name)
-        return Round(registered, archived, failed, removed)
+        return Round(registered, archived, failed, removed, busy)
 
     def _tidy(self) -> None:
         """What is not done now is done the next time: it holds nothing up."""
@@ -239,12 +244,12 @@ class Archivist:
         renew = lambda: self._renew(task)  # noqa: E731  It is handed on, and says only this.
         if task.kind == "report":
             reports = ReportRows()
-            for line, _ in self._wanted(plan):
+            for line, _ in self._wanted(plan, renew):
                 reports.add(line)
             self._tables.write("reports", task.lane, task.mark, task.id, by_partition(reports.table()), renew)
             return
         events = EventRows()
-        for line, key in self._wanted(plan):
+        for line, key in self._wanted(plan, renew):
             wanted = plan.lines[key[0]][key[1]]
             assert wanted.indexes is not None
             events.add(line, plan.parts[wanted.stream].first_seen, wanted.indexes)
@@ -256,9 +261,10 @@ class Archivist:
         index = by_partition(session_rows(task.lane, task.number, plan.parts, files))
         self._tables.write("sessions", task.lane, task.mark, task.id, index, renew)
 
-    def _wanted(self, plan: Plan) -> Iterator[tuple[Line, tuple[str, int]]]:
-        """The lines of a plan, segment by segment."""
+    def _wanted(self, plan: Plan, renew: Callable[[], None]) -> Iterator[tuple[Line, tuple[str, int]]]:
+        """The lines of a plan, segment by segment; `renew` is called before each."""
         for name, places in plan.lines.items():
+            renew()
             left = len(places)
             try:
                 for place, data in self._lines(name):

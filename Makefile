@@ -18,6 +18,9 @@ READY := $(VENV)/.ready
 PACKAGES := packages/shared packages/client packages/server
 MANIFESTS := $(wildcard packages/*/pyproject.toml) requirements/dev.txt
 
+# What needs Python and nothing else, and not long.
+UNIT := -m "not system and not long and not s3"
+
 .PHONY: setup
 setup: $(READY)
 
@@ -29,13 +32,13 @@ $(READY): $(MANIFESTS)
 
 .PHONY: test
 test: $(READY)
-	$(BIN)/python -m pytest -m "not system and not long and not s3" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest $(UNIT) --numprocesses 2 --dist loadfile
 
 .PHONY: coverage
 coverage: $(READY)
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest -m "not system and not long and not s3" packages/server & server=$$!; \
-	  $(BIN)/python -m coverage run -m pytest -m "not system and not long and not s3" packages/client packages/shared tests; \
+	$(BIN)/python -m coverage run -m pytest $(UNIT) packages/server & server=$$!; \
+	  $(BIN)/python -m coverage run -m pytest $(UNIT) packages/client packages/shared tests; \
 	  others=$$?; wait $$server && exit $$others
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --skip-covered --precision 1 | tail -40

@@ -136,6 +136,10 @@ def silent(environ: dict[str, str]) -> Iterator[socket.socket]:
         yield listening
 
 
+# The answer would be waited for ten seconds; how much less an exit is delayed than this `make bench` tells.
+MARGIN_MS = 1000
+
+
 def test_thread_that_waits_for_an_answer_delays_no_exit(
     environ: dict[str, str], directory: StateDirectory, silent: socket.socket
 ) -> None:
@@ -151,12 +155,12 @@ def test_thread_that_waits_for_an_answer_delays_no_exit(
     for _ in range(10):  # Others use this machine too: the best of each is what it takes.
         with_thread.append(run(environ, waits, lambda: taken.append(silent.accept()[0])))
         without.append(run({**environ, "KIND": "manual"}, loads))
-        if min(with_thread) < min(without) + 50:
+        if min(with_thread) < min(without) + MARGIN_MS:
             break
 
     for connection in taken:
         connection.close()
-    assert min(with_thread) < min(without) + 50
+    assert min(with_thread) < min(without) + MARGIN_MS
 
 
 @pytest.mark.parametrize("waits", [0, 0.02, 0.05, 0.1, 0.2])

@@ -45,7 +45,7 @@ def test_demo_run_twice_checks_every_claim_and_ends_well(tmp_path: Path) -> None
     assert "All claims hold." in first
     assert 0 == second.returncode
     for sentence in (
-        "9/9  Nothing but what was declared has left",
+        "9/10  Nothing but what was declared has left",
         "ok 27 runs on 8 days: each run, option and exit code was counted, on its day, once",
         "ok what was sent is, byte for byte, what preview had shown",
         "ok the days that were sent are stored, and no other",

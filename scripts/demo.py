@@ -635,7 +635,7 @@ Where everything lies
    {state}/uploads/sent/{day}.json
                                      what was sent; beside it the server's receipt
    {folder}/server/archive/
-                                     what the server stored, as tables (Delta Lake; DuckDB, pandas, polars read them)
+                                     what the server stored, as Delta Lake tables
    {folder}/server.log, {folder}/black-output/
                                      what the programs wrote
 

@@ -182,7 +182,7 @@ class Erasure:
             names = ["scan", *(f"lane-{lane}" for lane in range(opened.lanes))]
 
             def renew() -> None:
-                if not all(opened.hold(name, holder) for name in names):
+                if not all(opened.renew(name, holder) for name in names):
                     raise NotErasedYet("another works on the archive")
 
             deadline = self._clock.monotonic() + limits.erase_seconds_max

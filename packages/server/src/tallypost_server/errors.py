@@ -27,6 +27,7 @@ ServerError
 │   ├── ArchiveUnusable      the tables' store refuses, or is damaged
 │   ├── ArchiveDamaged       what was durable in a table is there no more
 │   ├── LeaseLost            another archivist took over; nothing was settled
+│   ├── SegmentLost          a registered segment is gone or damaged
 │   ├── NumberSpent          the task is to be split, not written
 │   ├── MarkTaken            a table has the task's number with another task's id
 │   └── DataRefused          a row cannot be archived, however often it is tried
@@ -296,6 +297,14 @@ class MarkTaken(CannotArchive):
             f"the table {table} has {found} of lane {lane}, where {given} was to be written: the coordinator is not "
             "that of this archive, or older; remove it while nothing runs: it is made anew from segments and archive"
         )
+
+
+class SegmentLost(CannotArchive):
+    """A segment has not what was registered. What it held is forgotten; a repair brings in what can be read of it."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name, self.reason = name, reason
+        super().__init__(f"{name} was registered and cannot be archived from: {reason}")
 
 
 class NumberSpent(CannotArchive):

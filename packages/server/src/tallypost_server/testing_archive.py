@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from .archive.columns import TABLES, TableName
-from .archive.tables import Stored, Tables, Written
+from .archive.tables import Stored, Tables, path_of
 from .archive.undone import Damage
 from .errors import ArchiveUnusable, DataRefused, MarkTaken
 from .streams.task import Mark
@@ -61,14 +61,17 @@ class MemoryTables(Tables):
             found += [{"day": day, **row} for row in rows.to_pylist()]
         return found
 
+    def has_written(self, name: TableName, lane: int, mark: Mark) -> bool:
+        """Whether a task has its rows in the table."""
+        return self._told(name, lane, self._marks.get((name, lane)), mark)
+
     def write(
         self, name: TableName, lane: int, mark: Mark, task: str, rows: Mapping[datetime.date, pa.Table], renew: Any
-    ) -> Written:
+    ) -> None:
         """A task's rows, once."""
-        files = {day: f"day={day}/{task}.parquet" for day in rows}
         seen = self._marks.get((name, lane))
         if self._told(name, lane, seen, mark):
-            return Written(files, before=True)
+            return
         if self.failures:
             raise self.failures.pop(0)
         if any(self.refuses(name, part) for part in rows.values()):
@@ -79,14 +82,13 @@ class MemoryTables(Tables):
         # As the library does it: who looked before another committed for the lane is refused, and looks again.
         if self._marks.get((name, lane)) != seen:
             if self._told(name, lane, self._marks.get((name, lane)), mark):
-                return Written(files, before=True)
+                return
             raise ArchiveUnusable("memory", RuntimeError("another has committed"))
         self._marks[(name, lane)] = mark
         for day, part in rows.items():
-            self._files[name][files[day]] = part
+            self._files[name][path_of(day, task)] = part
         self.point("after_table_commit")
         self.point("after_table_durable")
-        return Written(files, before=False)
 
     def spend(self, name: TableName, lane: int, mark: Mark) -> None:
         """Let no task write with this number any more."""

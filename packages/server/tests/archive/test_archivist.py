@@ -9,7 +9,7 @@ import pytest
 from tallypost_server import limits
 from tallypost_server.archive.reader import ArchiveReader, document_of, event_of
 from tallypost_server.disk import ARCHIVE_POINTS
-from tallypost_server.errors import ArchiveUnusable, LeaseLost
+from tallypost_server.errors import ArchiveUnusable, CoordinatorUnusable, LeaseLost
 from tallypost_server.segments.told import Told
 from tallypost_server.testing import Killed
 from tallypost_server.testing_archive import MemoryTables
@@ -451,3 +451,82 @@ def test_nothing_is_known_of_a_stream_that_is_older_than_the_horizon(memory: Wor
 
     assert 0 == memory.counts()["complete"]
     assert {} == memory.coordinator().segments()
+
+
+@pytest.mark.parametrize("when", ["before it is due", "when a task has begun", "while another has it in hand"])
+def test_segment_that_is_lost_and_repaired_costs_only_what_cannot_be_read(world: World, when: str) -> None:
+    """What a repair has made of a registered segment is no repetition of what was lost."""
+    world.batch(0, 3, terminal=2)
+    world.report(1)
+    world.report(2)
+    lines = list(world._lines)
+    lost = world.data / "segments" / world.seal()
+    archivist = world.archivist(batch_seconds=0.0 if when != "before it is due" else BATCH_SECONDS)
+    if when != "before it is due":
+        world.clock.advance(DELAY)
+        world.disk.kill_at("before_table_commit")
+        with pytest.raises(Killed):
+            archivist.round()
+        world.disk.kill_at(None)
+        world.clock.advance(limits.lease_seconds + 1)
+    else:
+        archivist.round()
+    damaged = lost.read_bytes()[:-3] + b"???"
+    if when == "while another has it in hand":
+        lost.write_bytes(damaged)
+        world.archivist().round()
+        assert [lost.name] == world.segments()
+    lost.unlink()
+    lost.with_name(lost.name + ".manifest.json").unlink()
+    world._lines = lines[:2]  # The last one cannot be read.
+    world.seal()
+
+    world.clock.advance(MAX_DELAY)
+    for _ in range(3):
+        archivist = world.archivist()
+        archivist.round()
+
+    assert [0, 1, 2] == world.indexes()
+    assert [1] == [int(row["id"], 16) for row in world.rows("reports")]
+    assert [] == world.segments()
+    assert archivist.round().idle
+    assert not list((world.data / "parked").glob("*"))
+    world.report(2)
+    world.seal()
+    archivist.round()
+    assert [1, 2] == [int(row["id"], 16) for row in world.rows("reports")]
+
+
+def test_task_that_wrote_its_events_is_finished_without_its_segment(world: World) -> None:
+    """What is in the archive is not read again: its segment may be damaged by then."""
+    world.batch(0, 3, terminal=2)
+    damaged = world.data / "segments" / world.seal()
+    world.clock.advance(DELAY)
+    world.disk.kill_at("between_tables")
+    with pytest.raises(Killed):
+        world.archivist().round()
+    world.disk.kill_at(None)
+    world.clock.advance(limits.lease_seconds + 1)
+    damaged.write_bytes(b"rot")
+
+    assert 1 == world.archivist().round().archived
+    assert [0, 1, 2] == world.indexes()
+    assert "complete" == state(world)["state"]
+
+
+def test_round_ends_when_trouble_cannot_be_kept(memory: World) -> None:
+    """With a disk that is full the same task would else be tried again at once, for ever."""
+    assert isinstance(memory.tables, MemoryTables)
+    memory.report(1)
+    memory.seal()
+    archivist = memory.archivist()
+    archivist._coordinator.try_later = refuse  # type: ignore[method-assign]  # A database on the same full disk.
+    memory.tables.failures = [ArchiveUnusable("memory", OSError("full"))] * 3
+
+    with pytest.raises(CoordinatorUnusable):
+        archivist.round()
+    assert 2 == len(memory.tables.failures)
+
+
+def refuse(*_: Any) -> None:
+    raise CoordinatorUnusable("sqlite", OSError("full"))

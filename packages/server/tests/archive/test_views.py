@@ -52,9 +52,8 @@ class Archive:
     def add_part(self, session: str, number: int, last: int) -> None:
         known = Session("example.org/mytool", session, FIRST_SEEN, FIRST_SEEN, part=number - 1)
         task = Task(format(number, "032x"), "events", 0, number, 1, 0)
-        day = datetime.date(2026, 11, 24)
         parts = {(known.app, session): part_of(known, ((0, last),))}
-        self.write("sessions", session_rows(task.lane, task.number, parts, {day: "day=2026-11-24/x.parquet"}))
+        self.write("sessions", session_rows(task.lane, task.number, parts, lambda day: f"day={day}/x.parquet"))
 
 
 @pytest.fixture

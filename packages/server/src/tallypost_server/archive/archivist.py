@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+import pyarrow as pa
 
 from .. import limits
 from ..clock import Clock, micros, micros_of
@@ -28,6 +29,7 @@ from ..errors import (
     MarkTaken,
     NumberSpent,
     SegmentDamaged,
+    SegmentLost,
 )
 from ..segments.format import (
     MANIFEST_ENDING,
@@ -39,13 +41,13 @@ from ..segments.format import (
 )
 from ..settings import KeepDays
 from ..streams.coordinator import Coordinator, micros_in
-from ..streams.task import Entry, Plan, Task
+from ..streams.task import Entry, Plan, Task, Wanted
 from .columns import TABLES, TableName
 from .keep import Keeper
 from .parked import Parked
 from .past import past_of, take_back
 from .rows import EventRows, ReportRows, by_partition, session_rows
-from .tables import Tables
+from .tables import Tables, path_of
 
 _log = logging.getLogger(__name__)
 
@@ -188,9 +190,14 @@ class Archivist:
 
     def _register(self) -> int:
         self._erased.scan()
-        known = self._coordinator.segments()
+        # In this order: what another removes meanwhile is settled by then, and is not taken for lost.
+        known, sealed = self._coordinator.segments(), self._sealed()
+        for name in sorted(set(known) - set(sealed)):
+            # Before what a repair has made of it is taken up, which would pass for a repetition of what is lost.
+            if not self._coordinator.lose_segment(name):
+                return 0  # A task has begun with it, and gives it back first.
         registered = 0
-        for name in self._sealed():
+        for name in sealed:
             if name in known or not self._go_on():
                 continue
             try:
@@ -234,6 +241,8 @@ class Archivist:
             _log.warning("%s", failure)
         except (DataRefused, NumberSpent) as failure:
             return self._divide(task, failure)
+        except SegmentLost as failure:
+            return self._give_back(task, failure)
         except (ArchiveUnusable, CoordinatorUnusable, MarkTaken, OSError) as failure:
             self._try_later(task, failure)
         else:
@@ -241,44 +250,59 @@ class Archivist:
         return False
 
     def _write(self, task: Task, plan: Plan) -> None:
-        renew = lambda: self._renew(task)  # noqa: E731  It is handed on, and says only this.
+        # What one that died has written is not read again: its segments may be damaged by now.
         if task.kind == "report":
-            reports = ReportRows()
-            for line, _ in self._wanted(plan, renew):
-                reports.add(line)
-            self._tables.write("reports", task.lane, task.mark, task.id, by_partition(reports.table()), renew)
+            if not self._tables.has_written("reports", task.lane, task.mark):
+                self._put(task, "reports", self._report_rows(task, plan))
             return
-        events = EventRows()
-        for line, key in self._wanted(plan, renew):
-            wanted = plan.lines[key[0]][key[1]]
-            assert wanted.indexes is not None
-            events.add(line, plan.parts[wanted.stream].first_seen, wanted.indexes)
-        rows = by_partition(events.table())
-        files: dict[datetime.date, str] = {}
-        if rows:
-            files = self._tables.write("events", task.lane, task.mark, task.id, rows, renew).files
+        if plan.lines and not self._tables.has_written("events", task.lane, task.mark):
+            self._put(task, "events", self._event_rows(task, plan))
         self._disk.point("between_tables")
-        index = by_partition(session_rows(task.lane, task.number, plan.parts, files))
-        self._tables.write("sessions", task.lane, task.mark, task.id, index, renew)
+        self._put(task, "sessions", session_rows(task.lane, task.number, plan.parts, lambda day: path_of(day, task.id)))
 
-    def _wanted(self, plan: Plan, renew: Callable[[], None]) -> Iterator[tuple[Line, tuple[str, int]]]:
-        """The lines of a plan, segment by segment; `renew` is called before each."""
+    def _put(self, task: Task, name: TableName, rows: pa.Table) -> None:
+        self._tables.write(name, task.lane, task.mark, task.id, by_partition(rows), lambda: self._renew(task))
+
+    def _report_rows(self, task: Task, plan: Plan) -> pa.Table:
+        rows = ReportRows()
+        for line, _ in self._wanted(task, plan):
+            rows.add(line)
+        return rows.table()
+
+    def _event_rows(self, task: Task, plan: Plan) -> pa.Table:
+        rows = EventRows()
+        for line, wanted in self._wanted(task, plan):
+            assert wanted.indexes is not None
+            rows.add(line, plan.parts[wanted.stream].first_seen, wanted.indexes)
+        return rows.table()
+
+    def _wanted(self, task: Task, plan: Plan) -> Iterator[tuple[Line, Wanted]]:
+        """The lines of a plan, segment by segment.
+
+        Raises:
+            SegmentLost: one of them has not what was registered.
+        """
         for name, places in plan.lines.items():
-            renew()
-            left = len(places)
-            try:
-                for place, data in self._lines(name):
-                    if place in places:
-                        yield decode_line(data), (name, place)
-                        left -= 1
-                    if not left:
-                        break
-            except (SegmentDamaged, msgspec.MsgspecError, ValueError) as failure:
-                raise DataRefused(f"{name} cannot be read: {failure}") from failure
-            except FileNotFoundError as failure:
-                raise DataRefused(f"{name} is gone") from failure
-            if left:
-                raise DataRefused(f"{name} has fewer lines than it had")
+            self._renew(task)
+            for place, line, _ in self._registered(name, places):
+                yield line, places[place]
+
+    def _registered(self, name: str, places: Mapping[int, Wanted]) -> Iterator[tuple[int, Line, bytes]]:
+        """Some lines of a registered segment, as what they say and as they lie; raises as `_wanted`."""
+        left = len(places)
+        try:
+            for place, data in self._lines(name):
+                if place in places:
+                    line = decode_line(data)
+                    if (line.app, line.stream) != places[place].stream:
+                        raise SegmentLost(name, "its lines are not those that were registered")
+                    yield place, line, data
+                    left -= 1
+                if not left:
+                    return
+        except (SegmentDamaged, FileNotFoundError, msgspec.MsgspecError, ValueError) as damage:
+            raise SegmentLost(name, str(damage)) from damage
+        raise SegmentLost(name, "it has fewer lines than were registered")
 
     def _renew(self, task: Task) -> None:
         self._keep_lease(f"lane-{task.lane}")
@@ -292,17 +316,34 @@ class Archivist:
     def _try_later(self, task: Task, failure: Exception) -> None:
         seconds = min(limits.archive_retry_seconds_min * 2**task.failures, limits.archive_retry_seconds_max)
         _log.error("a task of %d rows is tried again in %d s: %s", task.rows, seconds, failure)
-        with contextlib.suppress(CoordinatorUnusable):
-            self._coordinator.try_later(task, str(failure), self._now() + micros_in(seconds))
+        # If this cannot be kept, the round ends: the same task would be tried again at once, for ever.
+        self._coordinator.try_later(task, str(failure), self._now() + micros_in(seconds))
+
+    def _spend(self, task: Task) -> None:
+        """See that whoever sleeps with this task in hand does not wake up and commit it."""
+        names: tuple[TableName, ...] = ("reports",) if task.kind == "report" else ("events", "sessions")
+        for name in names:
+            self._tables.spend(name, task.lane, task.mark)
+        self._disk.point("after_spend")
+
+    def _give_back(self, task: Task, failure: SegmentLost) -> bool:
+        """Let the task's streams wait again, without what the segment held: a repair may bring that in anew."""
+        _log.error("%s; what it held waits for tallypost-server verify --repair", failure)
+        try:
+            self._spend(task)
+            self._coordinator.give_back(task, self._name)
+            self._coordinator.lose_segment(failure.name)
+        except LeaseLost:
+            return False
+        except (ArchiveUnusable, CoordinatorUnusable, MarkTaken, OSError) as trouble:
+            self._try_later(task, trouble)
+            return False
+        return True
 
     def _divide(self, task: Task, failure: Exception) -> bool:
         """Split the task, or park what it holds if that is one stream."""
-        names: tuple[TableName, ...] = ("reports",) if task.kind == "report" else ("events", "sessions")
         try:
-            # Whoever sleeps with this task in hand must not wake up and commit it.
-            for name in names:
-                self._tables.spend(name, task.lane, task.mark)
-            self._disk.point("after_spend")
+            self._spend(task)
             streams = self._coordinator.streams(task)
             if len(streams) > 1:
                 self._coordinator.split(task, self._name, self._now(), self._token)
@@ -311,6 +352,8 @@ class Archivist:
                 self._park(task, app, stream, str(failure))
             self._disk.point("after_park")
             self._coordinator.park(task, self._name)
+        except SegmentLost as lost:
+            return self._give_back(task, lost)
         except LeaseLost:
             return False
         except (ArchiveUnusable, CoordinatorUnusable, MarkTaken, OSError) as trouble:
@@ -321,10 +364,7 @@ class Archivist:
     def _park(self, task: Task, app: str, stream: str, reason: str) -> None:
         _log.error("%s %s of %s is parked: %s", task.kind, stream, app, reason)
         plan = self._coordinator.plan(task)
-        lines = []
-        for name, places in plan.lines.items():
-            with contextlib.suppress(SegmentDamaged, FileNotFoundError):
-                lines += [line for place, line in self._lines(name) if place in places]
+        lines = [data for name, places in plan.lines.items() for _, _, data in self._registered(name, places)]
         self._parked.keep(app, stream, lines, reason=reason, at=self._clock.now())
 
     # -- what goes --------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ Never   more Python objects at a time than a chunk of documents makes: what is d
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -203,9 +203,9 @@ _OF_AN_EVENT = ("index", "name", "at")
 
 
 def session_rows(
-    lane: int, number: int, parts: Mapping[tuple[str, str], Part], files: Mapping[datetime.date, str]
+    lane: int, number: int, parts: Mapping[tuple[str, str], Part], file_of: Callable[[datetime.date], str]
 ) -> pa.Table:
-    """The index's rows of a task, by its lane and number, that wrote these files, by partition."""
+    """The index's rows of a task, by its lane and number; `file_of` tells where it wrote the events of a partition."""
     columns: dict[str, list[Any]] = {field.name: [] for field in SESSIONS.schema}
     for (app, session), part in sorted(parts.items()):
         day = _day_at(part.first_seen)
@@ -225,7 +225,7 @@ def session_rows(
             "gaps": _pairs(part.gaps),
             "first_seen": part.first_seen,
             "last_entry": part.last_entry,
-            "files": [files[moment_at(part.first_seen).date()]] if part.content else [],
+            "files": [file_of(moment_at(part.first_seen).date())] if part.content else [],
         }
         for name, value in row.items():
             columns[name].append(value)

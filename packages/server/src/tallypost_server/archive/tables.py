@@ -39,13 +39,6 @@ _CONFIGURATION = {
 UNDONE = "undone"
 
 
-class Written(NamedTuple):
-    """What a task has in a table: its files by partition, and whether it had them before."""
-
-    files: dict[datetime.date, str]
-    before: bool
-
-
 class Stored(NamedTuple):
     """A file of a table, as its log tells."""
 
@@ -157,9 +150,24 @@ class Tables:
             )
         ]
 
+    def has_written(self, name: TableName, lane: int, mark: Mark) -> bool:
+        """Whether a task has its rows in the table; they are durable then.
+
+        Raises:
+            MarkTaken: another task has written with this number.
+            NumberSpent: the task is to be split, not written.
+            ArchiveUnusable: the store refuses.
+        """
+        with self._refusals(name):
+            handle = self.handle(name)
+            if not self._has(name, handle, lane, mark):
+                return False
+            self._settle(name, handle)
+            return True
+
     def write(
         self, name: TableName, lane: int, mark: Mark, task: str, rows: Mapping[datetime.date, pa.Table], renew: Any
-    ) -> Written:
+    ) -> None:
         """Return once a task's rows are in the table, durably, and were read back; a task that wrote before adds none.
 
         `renew` is called before the commit, and raises if the lane is no longer ours.
@@ -170,11 +178,11 @@ class Tables:
             DataRefused: the rows cannot be written.
             ArchiveUnusable: the store refuses.
         """
-        files = {day: f"{PARTITION}={day}/{task}.parquet" for day in rows}
+        files = {day: path_of(day, task) for day in rows}
         handle = self.handle(name)
         if self._has(name, handle, lane, mark):
             self._settle(name, handle)
-            return Written(files, before=True)
+            return
         table = TABLES[name]
         try:
             actions = [self._put(name, table, day, files[day], part) for day, part in rows.items()]
@@ -200,7 +208,6 @@ class Tables:
         except (DeltaError, OSError) as failure:
             raise ArchiveUnusable(self._address(name), failure) from failure
         self._point("after_table_durable")
-        return Written(files, before=False)
 
     def spend(self, name: TableName, lane: int, mark: Mark) -> None:
         """Let no task write with this number any more, whoever holds its rows and sleeps.
@@ -425,6 +432,11 @@ class Tables:
 
     def _address(self, name: TableName) -> str:
         return f"{self.store.address.rstrip('/')}/{name}"
+
+
+def path_of(day: datetime.date, task: str) -> str:
+    """Where in a table the rows lie that a task has written of a partition."""
+    return f"{PARTITION}={day}/{task}.parquet"
 
 
 def _commit(handle: DeltaTable, table: Table, actions: Sequence[AddAction], lane: int, mark: Mark) -> None:

@@ -22,7 +22,7 @@ from ..errors import CoordinatorUnusable, LeaseLost
 from . import queries as q
 from .migrations import make_anew, migrate
 from .ranges import count, ranges, union
-from .session import Batch, Part, Session, add, begun, is_settled, part_of, shares, with_part
+from .session import Batch, Part, Session, add, begun, is_settled, part_of, shares, with_part, without
 from .task import Entry, Kind, Mark, Plan, Task, Wanted
 
 
@@ -426,6 +426,47 @@ class Coordinator:
             self._settle(connection, task.id, [_session(row.known) for row in sessions])
             q.remove_task(connection, task.id)
             q.mark_settled(connection)
+
+    def give_back(self, task: Task, holder: str) -> None:
+        """Let a task's streams wait again. Its number was spent before.
+
+        Raises:
+            LeaseLost: the lane is not held by `holder`.
+        """
+        with self._begin() as connection:
+            self._must_hold(connection, task.lane, holder)
+            q.give_back(connection, task.id)
+
+    def lose_segment(self, name: str) -> bool:
+        """Forget a segment with all that waits in it: it is gone, or damaged. What is archived of it stays.
+
+        False, and nothing is forgotten, while a task that has a number reads it.
+        """
+        with self._begin() as connection:
+            segment = q.unsettled_segment(connection, name)
+            if segment is None:
+                return True
+            if q.is_begun_with(connection, segment):
+                return False
+            gone = q.remove_lost(connection, segment)
+            streams = {stream for _, stream in gone["events"]}
+            left = q.entries_of_sessions(connection, streams)
+            changed, done, forgotten = [], [], []
+            for key, row in q.sessions(connection, streams).items():
+                if key not in gone["events"]:
+                    continue
+                entries = left.get(key, [])
+                session = without(_session(row.known), [_batch_of(entry) for entry in entries])
+                if entries:
+                    changed.append(self._row(session, entries))
+                elif session.part:
+                    done.append(self._row(session, []))
+                else:
+                    forgotten.append(key)
+            q.keep_sessions(connection, changed)
+            q.keep_sessions(connection, done, let_go=True)
+            q.forget(connection, gone["report"], forgotten)
+            return True
 
     # -- what goes --------------------------------------------------------------------------------------------------
 

@@ -142,6 +142,27 @@ def move_segment(connection: Connection, source: str, target: str | None, places
     connection.execute(sa.delete(sg).where(sg.c.id == old))
 
 
+def unsettled_segment(connection: Connection, name: str) -> int | None:
+    """The id of a segment of which something is not settled."""
+    return connection.execute(sa.select(sg.c.id).where(sg.c.name == name, ~sg.c.settled)).scalar()
+
+
+def is_begun_with(connection: Connection, segment: int) -> bool:
+    """Whether a task that has a number reads a segment."""
+    reads = sa.select(e.c.id).join(t, t.c.id == e.c.task).where(e.c.segment == segment, t.c.number.isnot(None)).limit(1)
+    return connection.execute(reads).first() is not None
+
+
+def remove_lost(connection: Connection, segment: int) -> dict[str, set[Key]]:
+    """Forget a segment with its entries; whose those were, by kind."""
+    gone: dict[str, set[Key]] = {"report": set(), "events": set()}
+    for row in connection.execute(sa.select(e.c.kind, e.c.app, e.c.stream).where(e.c.segment == segment)):
+        gone[row.kind].add((row.app, row.stream))
+    connection.execute(sa.delete(e).where(e.c.segment == segment))
+    connection.execute(sa.delete(sg).where(sg.c.id == segment))
+    return gone
+
+
 # -- entries ------------------------------------------------------------------------------------------------------
 
 
@@ -180,6 +201,15 @@ def entries_beside(connection: Connection, task: str) -> Sequence[Any]:
 def remove_entries_of(connection: Connection, task: str) -> None:
     """Forget a task's entries."""
     connection.execute(sa.delete(e).where(e.c.task == task))
+
+
+def entries_of_sessions(connection: Connection, streams: Collection[str]) -> dict[Key, list[Any]]:
+    """All entries of some sessions."""
+    found: dict[Key, list[Any]] = {}
+    for chunk in _chunks(streams):
+        for row in connection.execute(sa.select(e).where(e.c.kind == "events", e.c.stream.in_(chunk))):
+            found.setdefault((row.app, row.stream), []).append(row)
+    return found
 
 
 def remove_entries(connection: Connection, ids: Collection[int]) -> None:
@@ -594,6 +624,23 @@ def prune(connection: Connection, before: int) -> None:
     """Forget what the horizon has passed and of which nothing waits."""
     connection.execute(sa.delete(s).where(s.c.last_entry < before, s.c.oldest_waiting.is_(None), s.c.task.is_(None)))
     connection.execute(sa.delete(r).where(r.c.last_entry < before, r.c.archived))
+
+
+def forget(connection: Connection, reports: Collection[Key], sessions: Collection[Key]) -> None:
+    """Forget reports and sessions of which nothing is left, as if they had never come."""
+    for table, name, keys in ((r, r.c.id, reports), (s, s.c.stream, sessions)):
+        if keys:
+            connection.execute(
+                sa.delete(table).where(name == sa.bindparam("of_name"), table.c.app == sa.bindparam("of_app")),
+                [{"of_app": app, "of_name": stream} for app, stream in keys],
+            )
+
+
+def give_back(connection: Connection, task: str) -> None:
+    """Dissolve a task: its streams wait again."""
+    connection.execute(sa.update(e).where(e.c.task == task).values(task=None))
+    connection.execute(sa.update(s).where(s.c.task == task).values(task=None, part=None))
+    remove_task(connection, task)
 
 
 def erase(connection: Connection, stream: str) -> int:

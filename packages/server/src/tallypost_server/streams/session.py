@@ -177,6 +177,20 @@ def with_part(session: Session, part: Part) -> Session:
     )
 
 
+def without(session: Session, left: list[Batch]) -> Session:
+    """The session when of what waits only `left` is still there: the rest is as if it had never come."""
+    known = msgspec.structs.replace(
+        session,
+        content=session.archived,
+        lost=session.told_lost,
+        terminal=session.told_terminal,
+        terminal_received=None if session.told_terminal is None else session.terminal_received,
+    )
+    for batch in sorted(left, key=lambda batch: batch.received):
+        known = add(known, batch).session
+    return msgspec.structs.replace(known, contradictions=session.contradictions, duplicates=session.duplicates)
+
+
 def is_settled(session: Session, batch: Batch) -> bool:
     """Whether the archive tells all that this batch told: then its line is needed no more."""
     return (

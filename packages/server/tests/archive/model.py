@@ -24,7 +24,7 @@ from tallypost_server.archive.tables import Tables
 from tallypost_server.clock import stamp
 from tallypost_server.disk import ARCHIVE_POINTS, OsDisk
 from tallypost_server.errors import ArchiveUnusable, LeaseLost
-from tallypost_server.segments.format import line_of_batch, line_of_report
+from tallypost_server.segments.format import line_of_batch, line_of_report, whole_lines
 from tallypost_server.segments.write import Told, write_segment
 from tallypost_server.streams.coordinator import Coordinator
 from tallypost_server.streams.database import engine_of, url_of
@@ -279,6 +279,21 @@ class Archive(RuleBasedStateMachine):
         self.archivists = [None, None]
         for path in self.folder.glob("coordinator.sqlite*"):
             path.unlink()
+
+    @rule(at=st.integers(0, 5))
+    def repair(self, at: int) -> None:
+        """A segment is damaged, and what can be read of it, which is all, is in another one."""
+        segments = sorted((self.folder / "segments").glob("*.zst"))
+        if segments:
+            path = segments[at % len(segments)]
+            lines = [line + b"\n" for line in whole_lines(OsDisk().pieces(path))]
+            path.unlink()
+            path.with_name(path.name + ".manifest.json").unlink()
+            told = Told()
+            for line in lines:
+                told.add(line)
+            stem = f"{path.name[:27]}{path.name[27:29]}-0c0c-{next(self.numbers):06d}"
+            write_segment(self.folder / "segments", stem, told, lines, disk=OsDisk())
 
     # -- what must hold ---------------------------------------------------------------------------------------------
 

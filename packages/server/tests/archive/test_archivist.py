@@ -497,6 +497,49 @@ def test_segment_that_is_lost_and_repaired_costs_only_what_cannot_be_read(world:
     assert [1, 2] == [int(row["id"], 16) for row in world.rows("reports")]
 
 
+def test_segment_that_rots_where_it_lies_holds_up_no_other(world: World) -> None:
+    """What shared its task is archived, and it stays for a repair."""
+    world.report(1)
+    rotten = world.data / "segments" / world.seal()
+    world.report(2)
+    world.seal()
+    archivist = world.archivist(batch_seconds=BATCH_SECONDS)
+    archivist.round()
+    whole = rotten.read_bytes()
+    rotten.write_bytes(whole[:-3] + b"???")
+
+    world.clock.advance(BATCH_SECONDS)
+    for _ in range(3):
+        archivist.round()
+        world.clock.advance(BATCH_SECONDS)
+
+    assert [2] == [int(row["id"], 16) for row in world.rows("reports")]
+    assert [rotten.name] == world.segments()
+    rotten.write_bytes(whole)
+
+
+def test_batch_that_was_lost_with_its_segment_is_new_when_it_comes_again(world: World) -> None:
+    """Of a session in several segments only what lay in the lost one is forgotten: its events, lost range and end."""
+    world.batch(0, 2)
+    world.seal()
+    world.batch(2, 2, lost=1, terminal=4)
+    lost = world.data / "segments" / world.seal()
+    archivist = world.archivist()
+    archivist.round()
+    for path in (lost, lost.with_name(lost.name + ".manifest.json")):
+        path.unlink()
+    world.clock.advance(MAX_DELAY)
+    archivist.round()
+    assert ([0, 1], "sparse", None) == (world.indexes(), state(world)["state"], state(world)["told_terminal"])
+
+    world.batch(2, 2, lost=1, terminal=4)
+    world.seal()
+    world.clock.advance(DELAY)
+    archivist.round()
+
+    assert ([0, 1, 3, 4], "complete", 4) == (world.indexes(), state(world)["state"], state(world)["terminal"])
+
+
 def test_task_that_wrote_its_events_is_finished_without_its_segment(world: World) -> None:
     """What is in the archive is not read again: its segment may be damaged by then."""
     world.batch(0, 3, terminal=2)

@@ -253,6 +253,17 @@ def check_archive(settings: Settings) -> ArchiveChecked:
     return checked if problem is None else checked._replace(faults=[problem, *checked.faults])
 
 
+def is_settled(settings: Settings, segment: str) -> bool:
+    """Whether all that a segment held is archived, a duplicate or parked; False where nobody can tell."""
+    if not has_coordinator(settings) or not all(importlib.util.find_spec(package) for package in _PACKAGES):
+        return False
+    try:
+        with coordinator(settings) as opened:
+            return opened.segments().get(segment, False)
+    except CannotArchive:
+        return False
+
+
 def has_coordinator(settings: Settings) -> bool:
     """Whether anybody has archived here."""
     return "://" in settings.coordinator or Path(settings.coordinator).exists()
@@ -301,6 +312,7 @@ class ArchivistProcess:
         self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
         self._not_before = clock.monotonic()
+        self._told_to_end: float | None = None
 
     def tend(self) -> None:
         """Start it if it is not there and due."""
@@ -320,15 +332,18 @@ class ArchivistProcess:
 
     def end(self) -> None:
         """Tell it to end after what it is at."""
-        if self._process is not None:
+        if self._process is not None and self._told_to_end is None:
+            self._told_to_end = self._clock.monotonic()
             self._process.terminate()
 
-    def wait(self, seconds: float) -> None:
-        """Return once it has ended; after so many seconds it is killed, which loses nothing."""
+    def wait(self) -> None:
+        """Return once it has ended; some seconds after it was told to it is killed, which loses nothing."""
         if self._process is None:
             return
+        self.end()
+        told = self._clock.monotonic() if self._told_to_end is None else self._told_to_end
         try:
-            self._process.wait(seconds)
+            self._process.wait(max(0.0, told + limits.archivist_stop_seconds_max - self._clock.monotonic()))
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

@@ -42,7 +42,7 @@ FaultPoint: TypeAlias = Literal[
     "after_finish",
     "after_spend",
     "after_park",
-    "after_segment_unlink",
+    "after_manifest_unlink",
     "before_undo",
     "after_mark",
     "after_forget",
@@ -61,7 +61,7 @@ ARCHIVE_POINTS: tuple[FaultPoint, ...] = (
     "between_tables",
     "before_finish",
     "after_finish",
-    "after_segment_unlink",
+    "after_manifest_unlink",
 )
 ERASE_POINTS: tuple[FaultPoint, ...] = (
     "after_mark",

@@ -207,8 +207,7 @@ async def _serve(
         telling.cancel()
         tending.cancel()
         if archivist is not None:
-            archivist.end()
-            archivist.wait(limits.archivist_stop_seconds_max)
+            await loop.run_in_executor(None, archivist.wait)
     if isinstance(results[0], BaseException):
         _log.error("recovery failed: %r", results[0])
         return 1

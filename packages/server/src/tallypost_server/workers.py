@@ -91,8 +91,8 @@ class Tended(Protocol):
         """Tell it to end."""
         ...
 
-    def wait(self, seconds: float) -> None:
-        """Return once it has ended, by force after so many seconds."""
+    def wait(self) -> None:
+        """Return once it has ended, by force if it takes too long."""
         ...
 
 
@@ -211,7 +211,7 @@ class Supervisor:
             os.waitpid(child, 0)
             statuses.append(1)
         if self._archivist is not None:
-            self._archivist.wait(max(0.0, deadline - time.monotonic()))
+            self._archivist.wait()
         # One that was told before it could hear it had not begun.
         return int(any(status not in (0, -signal.SIGTERM) for status in statuses))
 

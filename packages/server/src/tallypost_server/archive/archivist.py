@@ -372,10 +372,12 @@ class Archivist:
     def _remove(self) -> int:
         settled = self._coordinator.settled()
         for name in settled:
-            for path in (self._segments / name, self._segments / (name + MANIFEST_ENDING)):
-                self._disk.unlink(path)
+            # A segment without its manifest is registered again, should the coordinator be lost now, and goes then; a
+            # manifest alone would be told as a loss for ever.
+            self._disk.unlink(self._segments / (name + MANIFEST_ENDING))
+            self._disk.point("after_manifest_unlink")
+            self._disk.unlink(self._segments / name)
         if settled:
-            self._disk.point("after_segment_unlink")
             self._disk.sync_folder(self._segments)
         for name in settled:
             self._coordinator.forget_segment(name)

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tallypost_server import limits
+from tallypost_server.archiving import ArchivistProcess
+from tallypost_server.settings import Settings
+from tallypost_server.testing import FakeClock
+
+
+def children() -> list[int]:
+    """The processes that this one has started and not yet buried."""
+    return list(map(int, Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()))
+
+
+def wait_until(holds: Callable[[], Any]) -> None:
+    for _ in range(1_000):
+        if holds():
+            return
+        time.sleep(0.02)
+    raise AssertionError("it did not come to that")
+
+
+@pytest.fixture
+def process(make_settings: Callable[..., Settings], clock: FakeClock) -> Iterator[ArchivistProcess]:
+    made = ArchivistProcess(make_settings(scan_seconds=0.05), clock=clock)
+    yield made
+    made.wait()
+
+
+def test_archivist_that_died_is_started_again_after_a_rest(
+    process: ArchivistProcess, clock: FakeClock, data: Path
+) -> None:
+    """One that dies at once must not cost a server all its time."""
+    process.tend()
+    wait_until((data / "coordinator.sqlite").exists)
+    (first,) = children()
+    os.kill(first, signal.SIGKILL)
+    os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
+
+    process.tend()
+    assert [] == children()
+    clock.advance(limits.archivist_rest_seconds)
+    process.tend()
+
+    (second,) = children()
+    assert first != second
+
+
+def test_archivist_that_is_told_to_end_ends(process: ArchivistProcess, data: Path) -> None:
+    """After what it is at; there is nothing then that anybody has to mend."""
+    process.tend()
+    wait_until((data / "coordinator.sqlite").exists)
+
+    process.end()
+    process.wait()
+
+    assert [] == children()
+
+
+def test_archivist_that_hangs_is_killed_some_seconds_after_it_was_told(
+    process: ArchivistProcess, clock: FakeClock
+) -> None:
+    """The server's own end has its time from the same moment."""
+    process.tend()
+    (child,) = children()
+    os.kill(child, signal.SIGSTOP)
+    process.end()
+    clock.advance(limits.archivist_stop_seconds_max)
+
+    process.wait()
+
+    assert [] == children()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_archivist_ends_with_a_server_that_is_killed(data: Path, workers: int) -> None:
+    """However its parent ends, nothing is left behind that would work on the folder."""
+    command = ["--data", str(data), "serve", "--listen", "127.0.0.1:0", "--workers", str(workers)]
+    server = subprocess.Popen([sys.executable, "-m", "tallypost_server", *command], stderr=subprocess.DEVNULL)
+    wait_until((data / "coordinator.sqlite").exists)
+
+    def living() -> list[bytes]:
+        lines = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                lines.append(path.read_bytes())
+            except OSError:  # noqa: PERF203  It has ended meanwhile.
+                continue
+        return [line for line in lines if str(data).encode() in line]
+
+    assert any(b"--child-of" in line for line in living())
+    server.kill()
+    server.wait()
+
+    wait_until(lambda: not living())

@@ -247,6 +247,15 @@ def test_decode_of_brackets_in_strings_counts_none_of_them() -> None:
     assert value == strict_json.decode(body)
 
 
+@pytest.fixture(scope="module")
+def plain_s() -> float:
+    """Seconds of the processor that the standard library's `json` takes for a body as large as is allowed."""
+    body = large(b"[", b"1,", b"1]")
+    begin = time.process_time()
+    json.loads(body)
+    return time.process_time() - begin
+
+
 def large(begin: bytes, unit: bytes, end: bytes) -> bytes:
     return begin + unit * ((LARGE - len(begin) - len(end)) // len(unit)) + end
 
@@ -277,8 +286,8 @@ def large(begin: bytes, unit: bytes, end: bytes) -> bytes:
     ],
     ids=lambda part: repr(part[:8]),
 )
-def test_decode_of_the_largest_hostile_body_decides_in_well_under_a_second(
-    begin: bytes, unit: bytes, end: bytes
+def test_decode_of_the_largest_hostile_body_takes_a_few_times_that_of_a_plain_one(
+    begin: bytes, unit: bytes, end: bytes, plain_s: float
 ) -> None:
     """Neither depth nor escapes, quotes, digits or empty containers make 8 MiB slow."""
     body = large(begin, unit, end)
@@ -286,15 +295,15 @@ def test_decode_of_the_largest_hostile_body_decides_in_well_under_a_second(
 
     decoded(body)
 
-    assert time.process_time() - start < 0.9
+    assert time.process_time() - start < 5 * plain_s
 
 
 @pytest.mark.parametrize("shape", [b'{"%x":{},', b'{"%x":0,'])
-def test_decode_of_many_different_keys_decides_in_well_under_a_second(shape: bytes) -> None:
+def test_decode_of_many_different_keys_takes_a_few_times_that_of_a_plain_body(shape: bytes, plain_s: float) -> None:
     """So many keys as fit in are counted without looking at each."""
     body = b"{" + b",".join(shape[1:-1] % number for number in range(LARGE // 13)) + b"}"
     start = time.process_time()
 
     decoded(body)
 
-    assert time.process_time() - start < 0.9
+    assert time.process_time() - start < 5 * plain_s

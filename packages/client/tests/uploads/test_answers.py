@@ -278,7 +278,7 @@ def test_answer_that_takes_too_long_keeps_the_document(
     came = post(HttpxTransport(seconds_max=SECONDS), server.url)
 
     assert ("pending", {}, 30.0) == (came.lies, came.words, came.next_try)
-    assert time.monotonic() - begin < SECONDS + 1
+    assert time.monotonic() - begin < SECONDS + 10
     if not (drips and word == "silence before the answer"):  # There the drops are no HTTP, and that is said earlier.
         assert f"none within {SECONDS:g} s" == came.trouble
 

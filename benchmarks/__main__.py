@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import archive, coordinator, event, exit_time, fold, import_time, inc, ingest, load_test
+from . import archive, beside, coordinator, event, exit_time, fold, import_time, inc, ingest, load_test
 from .harness import ROOT, CannotMeasure, Comparison, Measured, Plan, document, load_average, medians_in, table
 
 MEMBERS = {
@@ -27,6 +27,7 @@ MEMBERS = {
     "ingest": ingest.measure,
     "load_test": load_test.measure,
     "archive": archive.measure,
+    "beside": beside.measure,
     "coordinator": coordinator.measure,
 }
 

@@ -68,6 +68,7 @@ STACKS = ("crash/KeyError", "crash/ValueError")
 SYNCS = 5
 GOAL_HALF_RATE = Goal("at most", 1.0)
 OURS, BARE, SYNC_EACH = "ours", "bare uvicorn", "uvicorn, a sync each"
+ARCHIVING = "ours, with an archivist"
 Answered = dict[tuple[str, str], list[dict[str, Any]]]
 
 
@@ -312,9 +313,10 @@ def write_declaration(scratch: Path) -> None:
 
 
 def command(name: str, port: int, data: Path, scratch: Path) -> list[str]:
-    if name == OURS:
+    if name in (OURS, ARCHIVING):
         where = ["--data", str(data), "--listen", f"127.0.0.1:{port}", "--applications", str(scratch / "applications")]
-        return ["-m", "tallypost_server", "serve", *where, "--no-archive"]
+        archival = ["--no-archive"] if name == OURS else ["--archive-batch-seconds", "0", "--scan-seconds", "1"]
+        return ["-m", "tallypost_server", "serve", *where, *archival]
     app = "keep_nothing" if name == BARE else "sync_each"
     options = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
     return ["-m", "uvicorn", f"{__package__}.bare_asgi:{app}", "--host", "127.0.0.1", "--port", str(port), *options]
@@ -386,11 +388,7 @@ class Server:
 
     def processor_seconds(self) -> float | None:
         """What the process has used so far; None where the system does not tell."""
-        try:
-            fields = Path(f"/proc/{self.process.pid}/stat").read_text("ascii").rpartition(")")[2].split()
-        except OSError:
-            return None
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return processor_seconds(self.process.pid)
 
     def end(self) -> None:
         """Ask, wait, and insist."""
@@ -401,6 +399,15 @@ class Server:
         except subprocess.TimeoutExpired:
             self.signal(signal.SIGKILL)
             self.process.wait()
+
+
+def processor_seconds(pid: int) -> float | None:
+    """What a process has used so far; None where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def a_free_port() -> int:

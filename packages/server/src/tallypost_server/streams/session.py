@@ -37,8 +37,8 @@ class Batch(NamedTuple):
         return ranges([(self.first, self.first + self.lost - 1)])
 
 
-class Session(Struct, frozen=True):
-    """What is known of a session. Times are microseconds since 1970."""
+class Session(Struct, frozen=True, array_like=True):
+    """What is known of a session. Times are microseconds since 1970. Kept without its keys: there are many."""
 
     app: str
     stream: str
@@ -69,7 +69,7 @@ class Session(Struct, frozen=True):
         return self.terminal is not None and not _gaps(self.terminal, union(self.content, self.lost))
 
 
-class Part(Struct, frozen=True):
+class Part(Struct, frozen=True, array_like=True):
     """What one task archives of a session; it does not change while the task is under way."""
 
     number: int

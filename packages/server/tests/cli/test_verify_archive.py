@@ -173,6 +173,24 @@ async def test_verify_tells_an_archive_older_than_its_coordinator(say: Say, fill
     ]
 
 
+async def test_verify_tells_reports_that_the_coordinator_knows_and_the_table_lacks(
+    say: Say, filled: None, make_settings: Any
+) -> None:
+    """They would be taken for repetitions if they came again."""
+    tables = open_tables(make_settings())
+    (stored,) = tables.files("reports")
+    rows = tables.read("reports", stored.path)
+    put_instead(tables, "reports", stored, f"day={stored.day}/less.parquet", rows.slice(1))
+
+    status, archive = facts_of(say)
+
+    assert 1 == status
+    gone = rows.column("id").to_pylist()[0]
+    assert [("reports", gone, "it is missing: the coordinator knows it to be archived")] == [
+        (fault["table"], fault["stream"], fault["problem"]) for fault in archive["damaged"]
+    ]
+
+
 async def test_verify_tells_a_registered_segment_that_is_gone(
     say: Say, post: Post, batch: Any, archive: Any, data: Path
 ) -> None:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from msgspec import Struct
 
 from .. import limits
-from ..clock import moment_at
+from ..clock import DAY, moment_at
 from ..errors import ArchiveUnusable, CoordinatorUnusable
 from ..settings import KeepDays
 from ..streams.coordinator import Coordinator, Known
@@ -179,13 +179,14 @@ class ArchiveChecker:
             self._add(Fault(problem, table, None, app, stream))
 
     def _wrong(self, of: _Slice | _These) -> dict[_Key, tuple[str, str]]:
-        """Which sessions seem wrong, and how.
+        """Which sessions and reports seem wrong, and how.
 
         What is read first can only lag behind what is read later: a task writes events, then the index, and is then
         settled. So events may be there that neither index nor coordinator know of yet; looking again tells.
         """
         known = {} if self._coordinator is None else self._coordinator.known(*of.bounds)
         known = {key: each for key, each in known.items() if not self._is_over(key[0], each.session.first_seen)}
+        lacking = self._lacking(of)
         found = self._rows("sessions", ["app", "session", "part", "content"], of.filter("session"))
         indexed: dict[_Key, _Indexed] = {}
         wrong: dict[_Key, tuple[str, str]] = {}
@@ -204,7 +205,21 @@ class ArchiveChecker:
             problem = _problem_of(indexed.get(key), there.get(key, ()), known.get(key))
             if problem is not None:
                 wrong.setdefault(key, problem)
+        wrong |= dict.fromkeys(lacking, ("reports", "it is missing: the coordinator knows it to be archived"))
         return {key: problem for key, problem in wrong.items() if of.has(key[1]) and not self._is_erased(key[1])}
+
+    def _lacking(self, of: _Slice | _These) -> set[_Key]:
+        """Which reports the coordinator knows to be archived, and are not."""
+        if self._coordinator is None:
+            return set()
+        # A report is kept by the day that was counted, which nobody but the table knows: it may be so much earlier.
+        known = {
+            key
+            for key, last_entry in self._coordinator.archived_reports(*of.bounds).items()
+            if not self._is_over(key[0], last_entry - limits.remembered_days * DAY)
+        }
+        there = self._rows("reports", ["app", "id"], of.filter("id"))
+        return known.difference(zip(there["app"].to_pylist(), there["id"].to_pylist(), strict=True))
 
     def _rows(self, name: TableName, columns: list[str], condition: Any, looks: int = limits.verify_looks) -> pa.Table:
         if not self._tables.is_there(name):

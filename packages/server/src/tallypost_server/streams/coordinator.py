@@ -101,6 +101,11 @@ class Coordinator:
             for row in rows
         }
 
+    def archived_reports(self, low: str, high: str) -> dict[tuple[str, str], int]:
+        """The archived reports from one name on and below another, and when something of each came last."""
+        with self._begin() as connection:
+            return q.archived_reports(connection, low, high)
+
     def tasks(self) -> set[str]:
         """The ids of the tasks that are not done."""
         with self._begin() as connection:
@@ -420,8 +425,10 @@ class Coordinator:
         """
         with self._begin() as connection:
             self._must_hold(connection, task.lane, holder)
-            q.settle_reports(connection, task.id)
             # What is parked is not archived: it is a gap, and would be tried again if it came again.
+            if task.kind == "report":
+                q.forget(connection, q.streams_of_task(connection, task.kind, task.id), [])
+            q.settle_reports(connection, task.id)
             sessions = q.sessions_of_task(connection, task.id).values()
             self._settle(connection, task.id, [_session(row.known) for row in sessions])
             q.remove_task(connection, task.id)

@@ -253,6 +253,14 @@ def reports(connection: Connection, ids: Collection[str]) -> dict[Key, bool]:
     return found
 
 
+def archived_reports(connection: Connection, low: str, high: str) -> dict[Key, int]:
+    """The archived reports from one name on and below another, and when something of each came last."""
+    rows = connection.execute(
+        sa.select(r.c.app, r.c.id, r.c.last_entry).where(r.c.id >= low, r.c.id < high, r.c.archived)
+    )
+    return {(row.app, row.id): row.last_entry for row in rows}
+
+
 def add_reports(connection: Connection, rows: Sequence[tuple[str, str, int, bool]]) -> None:
     """Reports that were not known: app, id, received, whether it is archived."""
     _many(
@@ -316,7 +324,7 @@ def put_reports(connection: Connection, task: str, lane: int, last: int) -> None
 
 
 def settle_reports(connection: Connection, task: str) -> int:
-    """A task's reports are archived, or parked: they are remembered and wait no more. How many those were."""
+    """A task's reports are archived: they are remembered and wait no more. How many those were."""
     its = sa.tuple_(r.c.app, r.c.id).in_(sa.select(e.c.app, e.c.stream).where(e.c.task == task, e.c.kind == "report"))
     connection.execute(sa.update(r).where(its).values(archived=True))
     return connection.execute(sa.delete(e).where(e.c.task == task, e.c.kind == "report")).rowcount

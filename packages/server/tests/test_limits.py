@@ -12,6 +12,7 @@ def test_limits_keep_their_relations_to_each_other() -> None:
     assert stopping < limits.workers_stop_seconds_max < 15
     assert limits.worker_silent_seconds_max > 2 * limits.drain_seconds_max
     assert limits.applications_scan_seconds < 5
+    assert limits.turn_bytes_max > limits.inline_bytes_max
     assert limits.waiting_bytes_max > 2 * shared.decoded_bytes_max
     assert limits.held_bytes_max > 2 * shared.wire_bytes_max
     assert limits.quarantine_bytes_max > 2 * shared.wire_bytes_max

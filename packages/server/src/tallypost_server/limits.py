@@ -29,6 +29,8 @@ known_head_bytes_max = 1 << 10
 body_seconds_max = 30.0
 # A larger document is checked in a thread, so that others are answered meanwhile; clients cut batches at 256 KiB.
 inline_bytes_max = 512 << 10
+# What came in one turn of the loop is decoded together up to this, and one document beyond.
+turn_bytes_max = 1 << 20
 # Gzip members as zstd frames: a document needs one.
 gzip_members_max = 64
 

@@ -62,6 +62,7 @@ def durable(commit: GroupCommit, line: bytes) -> asyncio.Future[None]:
             future.set_exception(failure)
 
     commit.append(line, told)
+    asyncio.get_running_loop().call_soon(commit.hand_over)
     return future
 
 
@@ -177,7 +178,7 @@ async def test_stop_commits_what_waits_and_hands_the_segment_over(
     assert [b"a\n", b"b\n"] == segment.groups
     assert 1 == segment.rolled
     with pytest.raises(NotTaking):
-        durable(commit, b"c\n")
+        await durable(commit, b"c\n")
 
 
 async def test_stop_on_a_hanging_disk_gives_up_in_time(commit: GroupCommit, segment: GatedSegment, soon: Soon) -> None:

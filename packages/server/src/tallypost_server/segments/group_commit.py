@@ -52,7 +52,7 @@ class GroupCommit:
     def __init__(self, segment: Segment, *, clock: Clock, metrics: Metrics, waiting_bytes_max: int) -> None:
         self._segment, self._clock, self._metrics = segment, clock, metrics
         self._waiting_bytes_max = waiting_bytes_max
-        self._gathered: Group = []  # What came in this turn of the loop. Touched in the event loop only.
+        self._gathered: Group = []  # What is not handed over yet. Touched in the event loop only.
         self._waiting_bytes = 0  # What waits and what is being committed. Touched in the event loop only.
         # Groups, of which an empty one only lets the committer look at the segment; None is the last. A queue of the
         # interpreter's own, since a condition's Python code on both sides costs more than a small group.
@@ -79,28 +79,27 @@ class GroupCommit:
         self._thread.start()
 
     def append(self, line: bytes, told: Told) -> None:
-        """Have `told` called once, later, when `line` is on disk or will not be. Call it in the event loop.
+        """Have `told` called once, after `hand_over`, when `line` is on disk or will not be. In the event loop.
 
         Raises:
             TooMuchWaiting: nothing of `line` was kept.
-            NotTaking: the committer has ended.
         """
         waiting_bytes = self._waiting_bytes + len(line)
         if waiting_bytes > self._waiting_bytes_max:
             raise TooMuchWaiting("bytes of lines", given=waiting_bytes, allowed=self._waiting_bytes_max)
-        if self._loop is None or self._stopping or not self._thread.is_alive():
-            raise NotTaking("stopping", "the server takes nothing more; send again later")
-        # What comes within one turn of the loop is handed over together, at the turn's end: waking the committer
-        # for the first line would make it and the loop fight for the interpreter, for a group of one.
-        if not self._gathered:
-            self._loop.call_soon(self._hand_over)
         self._gathered.append((line, told))
         self._waiting_bytes = waiting_bytes
 
-    def _hand_over(self) -> None:
+    def hand_over(self) -> None:
+        """Have what was appended committed. Once for all that came in a turn of the event loop.
+
+        Waking the committer for each line would make it and the loop fight for the interpreter, for groups of one.
+        """
         group, self._gathered = self._gathered, []
+        if not group:
+            return
         with self._lock:
-            if not self._stopping:
+            if self._thread.is_alive() and not self._stopping:
                 self._waiting.put(group)
                 return
         self._answer(group, NotTaking("stopping", "the server takes nothing more; send again later"))

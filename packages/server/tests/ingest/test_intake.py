@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import zstandard
+
+from tallypost_schema import limits as shared
+from tallypost_schema import receipts
+from tallypost_server import limits
+from tallypost_server.app import App
+from tallypost_server.errors import Declined
+from tallypost_server.ingest import body as bodies
+from tallypost_server.ingest import intake as intakes
+
+pytestmark = pytest.mark.anyio
+Document = Callable[..., bytes]
+
+
+def taken(app: App, *documents: bytes, coding: Any = "identity") -> list[asyncio.Future[str | Declined]]:
+    """What becomes of documents that come within one turn of the loop."""
+    told = []
+    for document in documents:
+        future = asyncio.get_running_loop().create_future()
+        app.intake.enter("", [])
+        app.intake.take(document, "report", coding, "r", future.set_result)
+        told.append(future)
+    return told
+
+
+async def test_documents_of_one_turn_share_a_sync_and_a_bad_one_is_refused_alone(
+    running: Any, report: Document
+) -> None:
+    """Each hears its own word, in whichever step something is wrong with it."""
+    good = [report(id=f"{number:032x}") for number in range(3)]
+
+    async with running() as (app, _):
+        told = await asyncio.gather(*taken(app, good[0], b"{}", good[1], report(day="2020-01-01"), good[2]))
+        groups = app.intake.metrics.groups.value()
+
+    assert [receipts.hash_of(document) for document in good] == told[::2]
+    assert ["invalid", "too_old"] == [declined.code for declined in told[1::2]]
+    assert 1 == groups
+
+
+async def test_documents_of_one_turn_are_decoded_a_few_at_a_time(running: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many small bodies come at once that are large when decoded."""
+    bomb = zstandard.ZstdCompressor().compress(b" " * shared.decoded_bytes_max)
+    decode, accept, held, most = bodies.Decoder.decode, intakes.accept, 0, 0
+
+    def counted(self: bodies.Decoder, body: bytes, coding: Any) -> bytes:
+        nonlocal held, most
+        document = decode(self, body, coding)
+        held += len(document)
+        most = max(most, held)
+        return document
+
+    def given_up(document: bytes, *arguments: Any, **more: Any) -> Any:
+        nonlocal held
+        held -= len(document)
+        return accept(document, *arguments, **more)
+
+    monkeypatch.setattr(bodies.Decoder, "decode", counted)
+    monkeypatch.setattr(intakes, "accept", given_up)
+    monkeypatch.setattr(limits, "inline_bytes_max", shared.decoded_bytes_max)
+    async with running() as (app, _):
+        told = await asyncio.gather(*taken(app, *[bomb] * 20, coding="zstd"))
+
+    assert {"malformed"} == {declined.code for declined in told if isinstance(declined, Declined)}
+    assert 20 == len(told)
+    assert shared.decoded_bytes_max <= most <= limits.turn_bytes_max + shared.decoded_bytes_max

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from tallypost_server.archive.columns import TABLES
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # The benchmarks are no installed package.
 
-from benchmarks import archive, coordinator, event, exit_time, harness, import_time, inc, ingest, load  # noqa: E402
+from benchmarks import archive, beside, coordinator, event, exit_time, harness, import_time, inc, ingest, load  # noqa: E402
 from benchmarks.__main__ import exit_status, main  # noqa: E402
 from benchmarks.harness import CannotMeasure, Comparison, Goal, Measured  # noqa: E402
 
@@ -410,3 +411,31 @@ def test_a_quick_run_of_inc_leaves_its_result(tmp_path: Path) -> None:
     result = json.loads(kept.read_text("utf-8"))
     assert {} == result["failures"]
     assert ["inc"] == list(result["members"])
+
+
+def comes_to_stop(pid: int, *, stopped: bool) -> bool:
+    """Whether a process stands still, or goes on, within some seconds: a signal takes a moment."""
+    for _ in range(500):
+        if ("T" == Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0]) == stopped:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
+def test_an_archivist_is_the_one_child_of_a_server_and_stands_still_while_it_is_stopped() -> None:
+    """A server without one cannot be measured beside it."""
+    sleep = [sys.executable, "-c", "import sys, time; print(1, flush=True); time.sleep(60)"]
+    parent = [sys.executable, "-c", f"import subprocess; subprocess.run({sleep!r})"]
+    with subprocess.Popen(parent, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        server.stdout.readline()
+        archivist = beside.Archivist.of(server.pid)
+        try:
+            with pytest.raises(CannotMeasure, match="0 children"):
+                beside.Archivist.of(archivist.pid)
+            with archivist.stopped():
+                assert comes_to_stop(archivist.pid, stopped=True)
+            assert comes_to_stop(archivist.pid, stopped=False)
+        finally:
+            os.kill(archivist.pid, 9)

@@ -310,3 +310,30 @@ def test_history_with_a_coordinator_lost_all_the_time_ends_as_without(
     assert set(ends[1][0].values()) == {1}
     assert ends[0] == ends[1]
     assert [] == ends[1][2]
+
+
+@pytest.mark.parametrize("of", ["reports", "sessions", "both"])
+def test_coordinator_of_a_later_day_than_the_archive_is_made_anew(
+    local: Any, data: Path, report: Callable[..., bytes], batch: Callable[..., bytes], of: str
+) -> None:
+    """An archive put back from a backup lacks what the coordinator takes for archived: what is in segments is new."""
+    local.seal(report(), batch(3, terminal=2))
+    local.work()
+    shutil.copytree(data / "archive", data / "copy")
+    later = [
+        *([report(id="02" * 16)] if of != "sessions" else []),
+        *([batch(2, session="ef" * 16, terminal=1)] if of != "reports" else []),
+    ]
+    local.seal(*later)
+    local.work()
+    local.close()
+    shutil.rmtree(data / "archive")
+    shutil.move(data / "copy", data / "archive")
+    local.seal(report(), *later)
+
+    local.work()
+
+    assert {REPORT: 1} | ({"02" * 16: 1} if of != "sessions" else {}) == local.reports()
+    more = {("ef" * 16, index): 1 for index in range(2)} if of != "reports" else {}
+    assert {(SESSION, index): 1 for index in range(3)} | more == local.events()
+    assert [] == local.segments()

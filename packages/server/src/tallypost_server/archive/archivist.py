@@ -41,7 +41,7 @@ from ..segments.format import (
 )
 from ..settings import KeepDays
 from ..streams.coordinator import Coordinator, micros_in
-from ..streams.task import Entry, Plan, Task, Wanted
+from ..streams.task import Entry, Mark, Plan, Task, Wanted
 from .columns import TABLES, TableName
 from .keep import Keeper
 from .parked import Parked
@@ -110,7 +110,7 @@ class Archivist:
         self._damaged: set[str] = set()  # Said once each.
 
     def start(self) -> None:
-        """See that the archive is whole, and that the coordinator knows all of it; it is made anew if it does not.
+        """See that the archive is whole, and that the coordinator is of the same day; it is made anew if it is not.
 
         Raises:
             ArchiveUnusable: the store refuses.
@@ -123,20 +123,34 @@ class Archivist:
         for name in TABLES:
             # A coordinator that is made anew goes by what is there: that must not vanish later.
             self._tables.settle(name)
-        lanes = range(self._coordinator.lanes)
-        # The tables first: a number is given out before it is written, so a coordinator of today knows all of these.
-        marks = {lane: [self._tables.mark(name, lane) for name in TABLES] for lane in lanes}
-        if all(self._coordinator.knows(lane, mark) for lane in lanes for mark in marks[lane]):
+        if self._is_of_one_day():
             return
         with self._alone():
-            _log.warning("the coordinator is older than the archive: it is made anew")
+            if self._is_of_one_day():  # Another has made it anew meanwhile.
+                return
+            _log.warning("the coordinator is not of the same day as the archive: it is made anew")
+            lanes = range(self._coordinator.lanes)
             if taken := take_back(self._tables, len(lanes), lambda: self._keep_lease("scan")):
                 _log.warning("%d events of tasks that were not done are archived anew", taken)
             horizon = self._oldest_left() - micros_in(limits.remembered_days * 86_400)
-            numbers = {
-                lane: max(mark.number for mark in marks[lane] if mark is not None) for lane in lanes if any(marks[lane])
-            }
+            numbers = {lane: max((mark.number for mark in self._marks(lane)), default=0) for lane in lanes}
             self._coordinator.restore(past_of(self._tables, numbers, horizon))
+
+    def _is_of_one_day(self) -> bool:
+        """Whether the coordinator knows all that the tables have, and they have all that it takes for archived."""
+        lanes = range(self._coordinator.lanes)
+        # In this order, beside others at work: what is done was written before; a number is given out before that.
+        done = {lane: self._coordinator.done(lane) for lane in lanes}
+        marks = {lane: self._marks(lane) for lane in lanes}
+        return all(
+            done[lane] <= max((mark.number for mark in marks[lane]), default=0)
+            and all(self._coordinator.knows(lane, mark) for mark in marks[lane])
+            for lane in lanes
+        )
+
+    def _marks(self, lane: int) -> list[Mark]:
+        """A lane's marks in the tables that have one."""
+        return [mark for name in TABLES if (mark := self._tables.mark(name, lane)) is not None]
 
     def round(self) -> Round:
         """Register, gather, archive, remove: all that is due now and that no other archivist holds."""

@@ -526,10 +526,13 @@ class Coordinator:
 
     # -- made anew --------------------------------------------------------------------------------------------------
 
-    def knows(self, lane: int, mark: Mark | None) -> bool:
+    def done(self, lane: int) -> int:
+        """The number of the lane's last task that is done, which has its mark in a table; 0 before the first."""
+        with self._begin() as connection:
+            return q.number(connection, lane) - (q.numbered(connection, lane) is not None)
+
+    def knows(self, lane: int, mark: Mark) -> bool:
         """Whether this is the mark of a task that was given out here, or an older one's."""
-        if mark is None:
-            return True
         with self._begin() as connection:
             if mark.number != q.number(connection, lane):
                 return mark.number < q.number(connection, lane)

@@ -337,3 +337,23 @@ def test_coordinator_of_a_later_day_than_the_archive_is_made_anew(
     more = {("ef" * 16, index): 1 for index in range(2)} if of != "reports" else {}
     assert {(SESSION, index): 1 for index in range(3)} | more == local.events()
     assert [] == local.segments()
+
+
+def test_rebuilt_coordinator_recognises_what_lies_in_old_segments_that_are_put_back(
+    local: Any, data: Path, report: Callable[..., bytes], batch: Callable[..., bytes]
+) -> None:
+    """However old a backup is: it remembers as far back as the oldest segment needs it."""
+    name = local.seal(report(), batch(3, terminal=2))
+    kept = {path: path.read_bytes() for path in (data / "segments").glob(f"{name}*")}
+    local.work()
+    local.clock.advance(400 * DAY)
+    local.work()
+    local.lose_coordinator()
+    for path, content in kept.items():
+        path.write_bytes(content)
+
+    local.work()
+
+    assert {REPORT: 1} == local.reports()
+    assert {(SESSION, index): 1 for index in range(3)} == local.events()
+    assert [] == local.segments()

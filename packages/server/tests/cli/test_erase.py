@@ -4,6 +4,7 @@ import base64
 import contextlib
 import datetime
 import json
+import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -319,6 +320,29 @@ async def test_segment_from_a_backup_is_archived_without_what_was_erased(
 
     assert [] == named_in(data)
     assert 0 == say("show", OTHER)[0]
+
+
+async def test_archive_from_a_backup_has_what_was_erased_until_it_is_erased_again(
+    say: Say, post: Post, batch: Any, archive: Any, data: Path
+) -> None:
+    """A mark is a hash: it keeps out what comes, and takes nothing out of tables that were put back."""
+    await post(batch(2, session=GONE, terminal=1), batch(2, session=OTHER, terminal=1))
+    archive()
+    shutil.copytree(data / "archive", data.parent / "backup")
+    erase(say)
+    shutil.rmtree(data / "archive")
+    shutil.copytree(data.parent / "backup", data / "archive")
+
+    archive()
+    come_back = named_in(data)
+    removed = erase(say)
+    archive()
+
+    assert [] != come_back
+    assert (2, 1) == (removed["events"], removed["sessions"])
+    assert [] == named_in(data)
+    assert 0 == say("show", OTHER)[0]
+    assert 0 == say("verify")[0]
 
 
 async def test_marks_outlive_the_horizon_and_are_pruned_then(

@@ -12,7 +12,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 from . import limits
 from .errors import FolderLocked
@@ -21,9 +21,7 @@ FILE_MODE = 0o640
 FOLDER_MODE = 0o750
 
 # Places where a crash leaves a state of its own. Tests end the process at each of them.
-FaultPoint: TypeAlias = Literal[
-    "before_commit_sync",
-    "after_commit_sync",
+SealPoint: TypeAlias = Literal[
     "before_seal",
     "before_sync",
     "after_sync",
@@ -32,18 +30,18 @@ FaultPoint: TypeAlias = Literal[
     "after_link",
     "before_unlink",
     "after_unlink",
+]
+ArchivePoint: TypeAlias = Literal[
     "after_register",
     "before_table_commit",
-    "at_table_commit",
     "after_table_commit",
     "after_table_durable",
     "between_tables",
     "before_finish",
     "after_finish",
-    "after_spend",
-    "after_park",
     "after_manifest_unlink",
-    "before_undo",
+]
+ErasePoint: TypeAlias = Literal[
     "after_mark",
     "after_forget",
     "after_rewrite",
@@ -53,36 +51,21 @@ FaultPoint: TypeAlias = Literal[
     "after_replace",
     "before_scrub",
 ]
-ARCHIVE_POINTS: tuple[FaultPoint, ...] = (
-    "after_register",
-    "before_table_commit",
-    "after_table_commit",
-    "after_table_durable",
-    "between_tables",
-    "before_finish",
-    "after_finish",
-    "after_manifest_unlink",
-)
-ERASE_POINTS: tuple[FaultPoint, ...] = (
-    "after_mark",
-    "after_forget",
-    "after_rewrite",
-    "after_moved",
-    "before_replace_commit",
-    "after_replace_commit",
-    "after_replace",
-    "before_scrub",
-)
-SEAL_POINTS: tuple[FaultPoint, ...] = (
-    "before_seal",
-    "before_sync",
-    "after_sync",
-    "after_manifest",
-    "before_link",
-    "after_link",
-    "before_unlink",
-    "after_unlink",
-)
+FaultPoint: TypeAlias = Literal[
+    SealPoint,
+    ArchivePoint,
+    ErasePoint,
+    "before_commit_sync",
+    "after_commit_sync",
+    "at_table_commit",
+    "after_spend",
+    "after_park",
+    "before_undo",
+]
+# In the order in which they are passed.
+SEAL_POINTS: tuple[SealPoint, ...] = get_args(SealPoint)
+ARCHIVE_POINTS: tuple[ArchivePoint, ...] = get_args(ArchivePoint)
+ERASE_POINTS: tuple[ErasePoint, ...] = get_args(ErasePoint)
 
 
 class Stat(NamedTuple):

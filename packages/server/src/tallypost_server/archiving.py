@@ -278,6 +278,8 @@ class Waiting(NamedTuple):
     """When the oldest document was received that is registered and not archived; seconds since 1970."""
     registered: list[str]
     parked: list[dict[str, Any]]
+    believed: float | None = None
+    """The moment by which rows are over, and streams forgotten; seconds since 1970. Without an archive none."""
 
 
 def waiting(settings: Settings) -> Waiting:
@@ -290,9 +292,10 @@ def waiting(settings: Settings) -> Waiting:
     if not has_coordinator(settings):
         return Waiting({**streams, "duplicates": 0}, tasks, None, [], parked)
     with coordinator(settings) as opened:
-        counts, registered = opened.counts(), list(opened.segments())
+        counts, registered, believed = opened.counts(), list(opened.segments()), opened.believed()
     oldest = None if counts.oldest_waiting is None else counts.oldest_waiting / 1_000_000
-    return Waiting({**streams, **counts.streams}, counts.tasks, oldest, registered, parked)
+    moment = None if believed is None else believed / 1_000_000
+    return Waiting({**streams, **counts.streams}, counts.tasks, oldest, registered, parked, moment)
 
 
 class ArchivistProcess:

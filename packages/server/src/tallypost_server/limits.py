@@ -160,6 +160,12 @@ compact_bytes_max = 16 << 20
 compact_rows_max = 1_000_000
 # What is over, and what is in too many files, is looked for this often.
 tidy_seconds = 3600.0
+# A machine is off for so long over holidays; a clock that is further ahead of what was believed last may be wrong, and
+# is caught up with by so many times the time that passes: a day an hour, a year in a fortnight.
+clock_leap_days_max = 14
+clock_catch_up_factor = 24
+# How far what is kept of the time lies behind.
+clock_kept_seconds = 3600.0
 # An archivist that died rests before the next one; it stops within this, so that the server stops within its own time.
 archivist_rest_seconds = 5.0
 archivist_stop_seconds_max = 4.0

@@ -13,6 +13,7 @@ from tallypost_server import archiving
 from tallypost_server.archive.check import ArchiveChecker
 from tallypost_server.archive.columns import TABLES
 from tallypost_server.archive.keep import Keeper
+from tallypost_server.clock import SystemClock, micros
 from tallypost_server.disk import FaultPoint
 from tallypost_server.errors import ArchiveUnusable
 from tallypost_server.settings import KeepDays, Settings
@@ -143,6 +144,7 @@ async def test_file_of_two_applications_loses_the_rows_of_one(
     scattered: None, filled: None, make_settings: Any, archive: Any, clock: FakeClock
 ) -> None:
     """It is written anew."""
+    archive()
     clock.advance(864_000)
     archive()
     before = rows_in(make_settings())
@@ -184,6 +186,20 @@ async def test_many_small_files_of_a_day_become_one(
     assert not any((entry.get("add") or entry["remove"])["dataChange"] for entry in entries)
 
 
+async def test_status_tells_a_clock_that_is_not_believed(
+    filled: None, make_settings: Any, archive: Any, say: Say
+) -> None:
+    """Whoever wonders why nothing goes any more, or has a wrong clock, finds it there."""
+    with archiving.coordinator(make_settings()) as coordinator:
+        coordinator.believe(micros(SystemClock().now() - datetime.timedelta(days=100)))
+
+    status, out, _ = say("status")
+
+    assert 0 == status
+    assert "clock     100 days ahead of what archivists go by" in out
+    assert 100 == json.loads(say("status", "--json")[1])["clock"]["ahead_s"] // 86_400
+
+
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("kept", [0, 9])
 async def test_keeper_killed_anywhere_is_finished_by_the_next(
@@ -217,7 +233,7 @@ async def test_keeper_that_slept_while_another_swept_commits_nothing(
         return Keeper(
             archiving.tables(settings),
             keep_days=KeepDays(),
-            clock=clock,
+            now=clock.now,
             renew=renew,
             unfinished=set,
             files_min=files_min,
@@ -251,14 +267,19 @@ async def test_task_that_commits_in_the_middle_of_a_compaction_loses_nothing(
 
     # The other one merges nothing: its own time to look has not come.
     keeper = Keeper(
-        archiving.tables(settings), keep_days=KeepDays(), clock=clock, renew=lambda: None, unfinished=set, files_min=99
+        archiving.tables(settings),
+        keep_days=KeepDays(),
+        now=clock.now,
+        renew=lambda: None,
+        unfinished=set,
+        files_min=99,
     )
     keeper.tidy()
     with archiving.coordinator(settings) as coordinator:
         merging = Keeper(
             archiving.tables(settings),
             keep_days=KeepDays(),
-            clock=clock,
+            now=clock.now,
             renew=meanwhile,
             unfinished=coordinator.tasks,
         )
@@ -282,7 +303,7 @@ async def test_sweep_leaves_what_is_not_ours_and_what_a_task_has_put(
     Keeper(
         archiving.tables(settings),
         keep_days=KeepDays(),
-        clock=clock,
+        now=clock.now,
         renew=lambda: None,
         unfinished=lambda: {"ab" * 16},
     ).tidy()

@@ -106,6 +106,7 @@ def test_status_of_an_empty_folder_is_noughts(say: Said, data: Path) -> None:
         "tasks": {"waiting": 0, "running": 0, "failed": 0},
         "lag": {"oldest_unarchived_s": 0.0},
         "parked": [],
+        "clock": {"ahead_s": 0.0},
     }
     assert (0, expected) == (status, json.loads(out))
 

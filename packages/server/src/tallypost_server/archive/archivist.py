@@ -42,6 +42,7 @@ from ..segments.format import (
 from ..settings import KeepDays
 from ..streams.coordinator import Coordinator, micros_in
 from ..streams.task import Entry, Mark, Plan, Task, Wanted
+from .believed import Believed
 from .columns import TABLES, TableName
 from .keep import Keeper
 from .parked import Parked
@@ -99,10 +100,11 @@ class Archivist:
         self._erased = Erased(data / "erased", disk=disk)
         self._parked = Parked(data / "parked", disk=disk)
         self._name = token(8)
+        self._believed = Believed(clock, coordinator=coordinator, newest=self._newest_day)
         self._keeper = Keeper(
             tables,
             keep_days=rules.keep_days,
-            clock=clock,
+            now=self._believed.now,
             renew=lambda: self._keep_lease("scan"),
             unfinished=coordinator.tasks,
         )
@@ -135,6 +137,7 @@ class Archivist:
             horizon = self._oldest_left() - micros_in(limits.remembered_days * 86_400)
             numbers = {lane: max((mark.number for mark in self._marks(lane)), default=0) for lane in lanes}
             self._coordinator.restore(past_of(self._tables, numbers, horizon))
+            self._believed.keep()
 
     def _is_of_one_day(self) -> bool:
         """Whether the coordinator knows all that the tables have, and they have all that it takes for archived."""
@@ -176,9 +179,10 @@ class Archivist:
         with self._lease("scan") as held:
             if held:
                 removed += self._remove()
+                horizon = self._believed.now() - datetime.timedelta(days=limits.remembered_days)
                 if set(self._sealed()) <= set(self._coordinator.segments()):  # What waits may be a repetition of it.
-                    self._coordinator.prune(self._now() - micros_in(limits.remembered_days * 86_400))
-                self._erased.prune(self._clock.now() - datetime.timedelta(days=limits.remembered_days))
+                    self._coordinator.prune(micros(horizon))
+                self._erased.prune(horizon)
                 if self._clock.monotonic() >= self._tidy_at:
                     self._tidy_at = self._clock.monotonic() + limits.tidy_seconds
                     self._tidy()
@@ -414,13 +418,20 @@ class Archivist:
 
     def _oldest_left(self) -> int:
         """When the oldest document was received that a segment still holds."""
-        oldest = self._now()
+        oldest = micros(self._believed.now())
         for name in self._sealed():
             with contextlib.suppress(
                 SegmentDamaged, FileNotFoundError, msgspec.MsgspecError, ValueError, StopIteration
             ):
                 oldest = min(oldest, micros_of(decode_line(next(self._lines(name))[1]).received))
         return oldest
+
+    def _newest_day(self) -> datetime.datetime | None:
+        """The end of the newest day of which there are rows."""
+        newest = max((file.day for name in TABLES for file in self._tables.files(name)), default=None)
+        if newest is None:
+            return None
+        return datetime.datetime.combine(newest, datetime.time.max, datetime.timezone.utc)
 
     @contextlib.contextmanager
     def _lease(self, name: str) -> Iterator[bool]:

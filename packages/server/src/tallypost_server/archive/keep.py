@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .. import limits
-from ..clock import Clock
 from ..errors import ArchiveUnusable
 from ..settings import KeepDays
 from .columns import PARTITION, TABLES, TableName
@@ -35,13 +34,15 @@ class Keeper:
         tables: Tables,
         *,
         keep_days: KeepDays,
-        clock: Clock,
+        now: Callable[[], datetime.datetime],
         renew: Callable[[], None],
         unfinished: Callable[[], set[str]],
         files_min: int = limits.compact_files_min,
     ) -> None:
-        """`renew` raises if the lease was lost; `unfinished` tells the tasks whose files are not committed yet."""
-        self._tables, self._keep_days, self._clock, self._renew = tables, keep_days, clock, renew
+        """`now` is the moment by which rows are over; `renew` raises if the lease was lost; `unfinished` tells the
+        tasks whose files are not committed yet.
+        """
+        self._tables, self._keep_days, self._now, self._renew = tables, keep_days, now, renew
         self._unfinished, self._files_min = unfinished, files_min
         self._due: dict[tuple[TableName, str], datetime.date | None] = {}  # When the next row of a file is over.
         self._swept = False
@@ -67,7 +68,7 @@ class Keeper:
     # -- what is over -----------------------------------------------------------------------------------------------
 
     def _remove_old(self, name: TableName) -> None:
-        today = self._clock.now().date()
+        today = self._now().date()
         whole: list[Stored] = []
         partly: list[tuple[Stored, list[str]]] = []
         for stored in self._tables.files(name) if self._keep_days.any else ():
@@ -101,7 +102,7 @@ class Keeper:
 
     def _compact(self, name: TableName) -> None:
         # Tasks write to days of now; an older one gets only what comes late.
-        before = self._clock.now().date() - datetime.timedelta(days=1)
+        before = self._now().date() - datetime.timedelta(days=1)
         unfinished = self._unfinished()  # Their files are found by the task's name, should it have to be taken back.
         small = [
             stored

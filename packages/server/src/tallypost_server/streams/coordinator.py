@@ -130,6 +130,17 @@ class Coordinator:
                 q.oldest_waiting(connection),
             )
 
+    def believed(self) -> int | None:
+        """The moment that was believed last; None of a new coordinator."""
+        with self._begin() as connection:
+            told = q.fact(connection, "believed")
+            return None if told is None else int(told)
+
+    def believe(self, at: int) -> None:
+        """Keep it."""
+        with self._begin() as connection:
+            q.keep_fact(connection, "believed", str(at))
+
     # -- what comes in ----------------------------------------------------------------------------------------------
 
     def register(self, name: str, entries: Sequence[Entry]) -> bool:

@@ -1,0 +1,128 @@
+"""A machine's clock that leaps ahead makes nobody forget, and removes nothing, before it has proved right."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tallypost_server import limits
+from tallypost_server.archive.archivist import Archivist, Rules
+from tallypost_server.archive.believed import believed
+from tallypost_server.erased import Erased
+from tallypost_server.settings import KeepDays
+from tallypost_server.testing import FakeClock, FaultyDisk
+
+DAY = 86_400.0
+YEARS = 4000 * DAY
+REPORT = "0f" * 16
+NOON = datetime.datetime(2026, 11, 24, 12, tzinfo=datetime.timezone.utc)
+
+
+def days(number: float) -> datetime.timedelta:
+    return datetime.timedelta(days=number)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "ran_seconds", "wanted"),
+    [
+        (days(0), 0.0, days(0)),
+        (days(-3), 0.0, days(-3)),
+        (days(-4000), 9e9, days(-4000)),
+        (days(limits.clock_leap_days_max), 0.0, days(limits.clock_leap_days_max)),
+        (days(limits.clock_leap_days_max + 1), 0.0, days(0)),
+        (days(4000), 3600.0, days(1)),
+        (days(4000), 5.0, datetime.timedelta(seconds=120)),
+        (days(20), 1e9, days(20)),
+    ],
+)
+def test_believed_follows_a_clock_at_once_or_little_by_little(
+    ahead: datetime.timedelta, ran_seconds: float, wanted: datetime.timedelta
+) -> None:
+    """Back and a few days ahead at once, further ahead a day for each hour that it ran so; never beyond the clock."""
+    assert NOON + wanted == believed(NOON, NOON + ahead, ran_seconds)
+
+
+@pytest.fixture
+def started(archive: Any) -> Callable[[], Archivist]:
+    """Starts an archivist that keeps rows for 30 days, as after a restart of the machine."""
+
+    def start() -> Archivist:
+        made = Archivist(
+            archive.data,
+            coordinator=archive.coordinator(),
+            tables=archive.tables(),
+            rules=Rules(0.0, 7 * DAY, 0.0, KeepDays(30)),
+            disk=archive.disk,
+            clock=archive.clock,
+            token=archive.token,
+        )
+        made.start()
+        return made
+
+    return start
+
+
+@pytest.mark.parametrize("coordinator", ["is there", "is lost too"])
+def test_clock_that_is_years_ahead_removes_and_forgets_nothing(
+    archive: Any,
+    started: Callable[[], Archivist],
+    disk: FaultyDisk,
+    report: Callable[..., bytes],
+    batch: Callable[..., bytes],
+    coordinator: str,
+) -> None:
+    """Rows stay, what comes again is recognised, marks are kept, by each archivist that starts meanwhile."""
+    archive.seal(report(), batch(3, terminal=2))
+    archive.work(started())
+    marks = Erased(archive.data / "erased", disk=disk)
+    marks.mark("cd" * 16, archive.clock.now())
+    if coordinator == "is lost too":
+        archive.lose_coordinator()
+
+    archive.clock.advance(YEARS)
+    for _ in range(3):
+        archive.work(started())
+    archive.clock.advance(-YEARS)
+    archive.seal(report(), batch(3, terminal=2))
+    archive.work(started())
+
+    assert {REPORT: 1} == archive.reports()
+    assert 3 == sum(archive.events().values())
+    marks.scan()
+    assert marks.has("cd" * 16)
+
+
+def test_clock_that_leaps_under_an_archivist_removes_nothing(
+    archive: Any, started: Callable[[], Archivist], clock: FakeClock, report: Callable[..., bytes]
+) -> None:
+    """It ran for an hour with it, and goes back with it."""
+    archive.seal(report())
+    archivist = started()
+    archive.work(archivist)
+    clock._now += datetime.timedelta(seconds=YEARS)
+
+    clock.advance(2 * limits.tidy_seconds)
+    archivist.round()
+
+    assert {REPORT: 1} == archive.reports()
+
+
+def test_machine_that_was_off_for_years_removes_what_is_over_in_the_end(
+    archive: Any, started: Callable[[], Archivist], report: Callable[..., bytes]
+) -> None:
+    """A clock that stays as it is is believed, though no document ever comes again, and whatever is started anew."""
+    archive.seal(report())
+    archive.work(started())
+    archive.clock.advance(400 * DAY)
+
+    for _ in range(20):
+        archivist = started()
+        for _ in range(21):
+            archivist.round()
+            archive.clock.advance(3600.0)
+
+    assert {} == archive.reports()
+    assert archive.coordinator().believed() > 400 * DAY * 1e6

@@ -46,15 +46,15 @@ def test_believed_follows_a_clock_at_once_or_little_by_little(
 
 
 @pytest.fixture
-def started(archive: Any) -> Callable[[], Archivist]:
+def started(archive: Any) -> Callable[..., Archivist]:
     """Starts an archivist that keeps rows for 30 days, as after a restart of the machine."""
 
-    def start() -> Archivist:
+    def start(batch_seconds: float = 0.0, delay: float = 0.0) -> Archivist:
         made = Archivist(
             archive.data,
             coordinator=archive.coordinator(),
             tables=archive.tables(),
-            rules=Rules(0.0, 7 * DAY, 0.0, KeepDays(30)),
+            rules=Rules(delay, 7 * DAY, batch_seconds, KeepDays(30)),
             disk=archive.disk,
             clock=archive.clock,
             token=archive.token,
@@ -68,7 +68,7 @@ def started(archive: Any) -> Callable[[], Archivist]:
 @pytest.mark.parametrize("coordinator", ["is there", "is lost too"])
 def test_clock_that_is_years_ahead_removes_and_forgets_nothing(
     archive: Any,
-    started: Callable[[], Archivist],
+    started: Callable[..., Archivist],
     disk: FaultyDisk,
     report: Callable[..., bytes],
     batch: Callable[..., bytes],
@@ -96,7 +96,7 @@ def test_clock_that_is_years_ahead_removes_and_forgets_nothing(
 
 
 def test_clock_that_leaps_under_an_archivist_removes_nothing(
-    archive: Any, started: Callable[[], Archivist], clock: FakeClock, report: Callable[..., bytes]
+    archive: Any, started: Callable[..., Archivist], clock: FakeClock, report: Callable[..., bytes]
 ) -> None:
     """It ran for an hour with it, and goes back with it."""
     archive.seal(report())
@@ -111,7 +111,7 @@ def test_clock_that_leaps_under_an_archivist_removes_nothing(
 
 
 def test_machine_that_was_off_for_years_removes_what_is_over_in_the_end(
-    archive: Any, started: Callable[[], Archivist], report: Callable[..., bytes]
+    archive: Any, started: Callable[..., Archivist], report: Callable[..., bytes]
 ) -> None:
     """A clock that stays as it is is believed, though no document ever comes again, and whatever is started anew."""
     archive.seal(report())
@@ -126,3 +126,36 @@ def test_machine_that_was_off_for_years_removes_what_is_over_in_the_end(
 
     assert {} == archive.reports()
     assert archive.coordinator().believed() > 400 * DAY * 1e6
+
+
+def away() -> None:
+    raise OSError("the store is away")
+
+
+@pytest.mark.parametrize("what", ["a lease", "a task that failed", "a task that gathers", "a session", "a part of one"])
+def test_what_a_clock_that_was_ahead_has_put_down_holds_nothing_up(
+    archive: Any,
+    started: Callable[..., Archivist],
+    disk: FaultyDisk,
+    report: Callable[..., bytes],
+    batch: Callable[..., bytes],
+    what: str,
+) -> None:
+    """Once it is set right nothing waits for the day that it told."""
+    batch_seconds = 900.0 if what == "a task that gathers" else 0.0
+    archive.clock.advance(YEARS)
+    archive.seal({"a session": batch(3, terminal=2), "a part of one": batch(3)}.get(what, report()))
+    if what == "a lease":
+        coordinator = archive.coordinator()
+        assert all(coordinator.hold(name, "dead") for name in ("scan", "lane-0"))
+    else:
+        disk.kill_at("before_table_commit", away)
+        assert (0, what == "a task that failed") == started(batch_seconds, delay=300.0).round()[1:3]
+    disk.kill_at(None)
+    archive.clock.advance(-YEARS)
+
+    for _ in range(2):
+        started(batch_seconds, delay=300.0).round()
+
+    assert sum(archive.reports().values()) + sum(archive.events().values()) in (1, 3)
+    assert [] == archive.segments()

@@ -236,10 +236,9 @@ class Coordinator:
         with self._begin() as connection:
             for lane in range(self.lanes):
                 gathered += self._gather_reports(connection, lane, now, new_id)
-            complete_before, waiting_before = now - micros_in(delay), now - micros_in(max_delay)
             puts, grown = [], dict[str, list[int]]()
             rooms: dict[int, str] = {}
-            for row in q.due_sessions(connection, complete_before, waiting_before):
+            for row in q.due_sessions(connection, now, micros_in(delay), micros_in(max_delay)):
                 task = rooms.get(row.lane) or self._room(connection, "events", row.lane, now, new_id)
                 rooms[row.lane] = task
                 puts.append((task, row.app, row.stream))
@@ -300,8 +299,8 @@ class Coordinator:
         """
         with self._begin() as connection:
             self._must_hold(connection, lane, holder)
-            made_before = now - micros_in(batch_seconds)
-            row = q.next_task(connection, lane, now, made_before, self._task_rows_max, limits.task_bytes_max)
+            batch, retry_max = micros_in(batch_seconds), micros_in(limits.archive_retry_seconds_max)
+            row = q.next_task(connection, lane, now, batch, retry_max, self._task_rows_max, limits.task_bytes_max)
             # A table keeps the lane's highest number alone: while one is given out, no other is.
             if row is None or (row.number is None and q.numbered(connection, lane) is not None):
                 return None

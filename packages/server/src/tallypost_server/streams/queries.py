@@ -395,13 +395,22 @@ def keep_sessions(connection: Connection, rows: Sequence[SessionRow], *, let_go:
     )
 
 
-def due_sessions(connection: Connection, complete_before: int, waiting_before: int) -> Sequence[Any]:
-    """Sessions of which something waits, that no task has, and that are complete since long enough, or overdue."""
+def due_sessions(connection: Connection, now: int, delay: int, max_delay: int) -> Sequence[Any]:
+    """Sessions of which something waits, that no task has, and that are complete since long enough, or overdue.
+
+    So are those that came by a clock that was ahead by as much.
+    """
     columns = (s.c.app, s.c.stream, s.c.lane, s.c.rows, s.c.bytes)
     waits = sa.and_(s.c.oldest_waiting.isnot(None), s.c.task.is_(None))
-    complete = sa.select(*columns).where(waits, s.c.complete, s.c.last_entry <= complete_before)
-    overdue = sa.select(*columns).where(waits, s.c.oldest_waiting <= waiting_before)
-    return connection.execute(sa.union(complete, overdue)).all()
+    complete, overdue = sa.and_(waits, s.c.complete), waits
+    return connection.execute(
+        sa.union(
+            sa.select(*columns).where(complete, s.c.last_entry <= now - delay),
+            sa.select(*columns).where(complete, s.c.last_entry > now + delay),
+            sa.select(*columns).where(overdue, s.c.oldest_waiting <= now - max_delay),
+            sa.select(*columns).where(overdue, s.c.oldest_waiting > now + max_delay),
+        )
+    ).all()
 
 
 def put_sessions(connection: Connection, puts: Sequence[tuple[str, str, str]]) -> None:
@@ -474,17 +483,24 @@ def grow_task(connection: Connection, task: str, rows: int, size: int) -> None:
     connection.execute(sa.update(t).where(t.c.id == task).values(rows=t.c.rows + rows, bytes=t.c.bytes + size))
 
 
-def next_task(connection: Connection, lane: int, now: int, made_before: int, rows_max: int, bytes_max: int) -> Any:
-    """The lane's task to work on next: one that was begun, or split off, or that is full or old enough."""
+def next_task(
+    connection: Connection, lane: int, now: int, batch: int, retry_max: int, rows_max: int, bytes_max: int
+) -> Any:
+    """The lane's task to work on next: one that was begun, or split off, or that is full or old enough.
+
+    One that a clock has made or put off which was ahead does not wait for that day.
+    """
     due = sa.or_(
         t.c.state != "gathering",
         t.c.rows >= rows_max,
         t.c.bytes >= bytes_max,
-        t.c.made <= made_before,
+        t.c.made <= now - batch,
+        t.c.made > now + batch,
     )
+    may = sa.or_(t.c.not_before <= now, t.c.not_before > now + retry_max)
     return connection.execute(
         sa.select(t)
-        .where(t.c.lane == lane, t.c.not_before <= now, due)
+        .where(t.c.lane == lane, may, due)
         # A number that was given is used up before the next: a table keeps the lane's highest alone.
         .order_by(t.c.number.is_(None), t.c.state == "gathering", t.c.made)
         .limit(1)
@@ -582,6 +598,7 @@ def hold(connection: Connection, name: str, holder: str, lasts: int) -> bool:
                 le.c.holder.is_(None),
                 le.c.holder == holder,
                 le.c.until <= database_now(),  # Who held it died, or sleeps: what it does later is refused.
+                le.c.until > database_now() + 2 * lasts,  # It was taken by a clock that was ahead.
             ),
         )
         .values(holder=holder, until=database_now() + lasts)

@@ -322,27 +322,52 @@ async def test_segment_from_a_backup_is_archived_without_what_was_erased(
     assert 0 == say("show", OTHER)[0]
 
 
-async def test_archive_from_a_backup_has_what_was_erased_until_it_is_erased_again(
-    say: Say, post: Post, batch: Any, archive: Any, data: Path
+@pytest.mark.parametrize("killed", [None, *ERASE_POINTS[4:7]])
+async def test_archive_from_a_backup_loses_what_is_marked_when_the_coordinator_is_made_anew(
+    say: Say, filled: None, archive: Any, data: Path, disk: FaultyDisk, killed: FaultPoint | None
 ) -> None:
-    """A mark is a hash: it keeps out what comes, and takes nothing out of tables that were put back."""
-    await post(batch(2, session=GONE, terminal=1), batch(2, session=OTHER, terminal=1))
-    archive()
+    """A backup from before an erasure, with the marks of after it: at the next start the stream is nowhere again."""
     shutil.copytree(data / "archive", data.parent / "backup")
+    before = shown(say)
     erase(say)
     shutil.rmtree(data / "archive")
     shutil.copytree(data.parent / "backup", data / "archive")
+    for path in data.glob("coordinator.sqlite*"):
+        path.unlink()
+    come_back = named_in(data)
+    if killed is not None:
+        disk.kill_at(killed)
+        with pytest.raises(Killed):
+            archive()
+        disk.kill_at(None)
 
     archive()
-    come_back = named_in(data)
-    removed = erase(say)
     archive()
 
     assert [] != come_back
-    assert (2, 1) == (removed["events"], removed["sessions"])
     assert [] == named_in(data)
-    assert 0 == say("show", OTHER)[0]
+    assert before == shown(say)
     assert 0 == say("verify")[0]
+
+
+async def test_archive_from_a_backup_without_its_marks_has_what_was_erased_until_it_is_erased_again(
+    say: Say, filled: None, archive: Any, data: Path
+) -> None:
+    """Nobody knows of it any more but who asked for it."""
+    shutil.copytree(data / "archive", data.parent / "backup")
+    erase(say)
+    for folder in ("archive", "erased"):
+        shutil.rmtree(data / folder)
+    shutil.copytree(data.parent / "backup", data / "archive")
+    for path in data.glob("coordinator.sqlite*"):
+        path.unlink()
+
+    archive()
+    come_back = named_in(data)
+    erase(say)
+
+    assert [] != come_back
+    assert [] == named_in(data)
 
 
 async def test_marks_outlive_the_horizon_and_are_pruned_then(

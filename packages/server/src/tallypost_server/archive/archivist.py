@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +44,7 @@ from ..streams.coordinator import Coordinator, micros_in
 from ..streams.task import Entry, Mark, Plan, Task, Wanted
 from .believed import Believed
 from .columns import TABLES, TableName
+from .erase import ArchiveEraser
 from .keep import Keeper
 from .parked import Parked
 from .past import past_of, take_back
@@ -132,12 +133,21 @@ class Archivist:
                 return
             _log.warning("the coordinator is not of the same day as the archive: it is made anew")
             lanes = range(self._coordinator.lanes)
-            if taken := take_back(self._tables, len(lanes), lambda: self._keep_lease("scan")):
+            if taken := take_back(self._tables, len(lanes), self._keep_alone):
                 _log.warning("%d events of tasks that were not done are archived anew", taken)
+            self._erase_marked(lanes)
             horizon = self._oldest_left() - micros_in(limits.remembered_days * 86_400)
             numbers = {lane: max((mark.number for mark in self._marks(lane)), default=0) for lane in lanes}
             self._coordinator.restore(past_of(self._tables, numbers, horizon))
             self._believed.keep()
+
+    def _erase_marked(self, lanes: Iterable[int]) -> None:
+        """Take from the tables what was erased after they were copied: the marks are here, and the rows are back."""
+        self._erased.scan()
+        if self._erased.any:
+            eraser = ArchiveEraser(self._tables, lanes=lanes, go_on=self._keep_alone, point=self._disk.point)
+            if gone := eraser.erase_marked(self._erased.has):
+                _log.warning("%d rows of streams that were erased are erased again", gone)
 
     def _is_of_one_day(self) -> bool:
         """Whether the coordinator knows all that the tables have, and they have all that it takes for archived."""
@@ -442,10 +452,18 @@ class Archivist:
             if held:
                 self._coordinator.let_go(name, self._name)
 
+    @property
+    def _leases(self) -> list[str]:
+        return ["scan", *(f"lane-{lane}" for lane in range(self._coordinator.lanes))]
+
+    def _keep_alone(self) -> None:
+        for name in self._leases:
+            self._keep_lease(name)
+
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
-            for name in ("scan", *(f"lane-{lane}" for lane in range(self._coordinator.lanes))):
+            for name in self._leases:
                 if not stack.enter_context(self._lease(name)):
                     raise LeaseLost(name, self._name)
             yield

@@ -59,6 +59,29 @@ class ArchiveEraser:
                 raise ArchiveUnusable(name, failure) from failure
         return gone
 
+    def erase_marked(self, is_marked: Callable[[str], bool]) -> int:
+        """Erase each stream that is marked and has rows all the same, as in tables from a backup; how many rows went.
+
+        Raises:
+            ArchiveUnusable: the store refuses.
+        """
+        gone = 0
+        for stream in sorted(self._streams(is_marked)):
+            gone += sum(self.erase(stream).values())
+        return gone
+
+    def _streams(self, is_marked: Callable[[str], bool]) -> set[str]:
+        found: set[str] = set()
+        for name in TABLES:
+            for stored in self._tables.files(name):
+                self._go_on()
+                try:
+                    column = self._tables.read(name, stored.path, [_NAMED[name]]).column(0)
+                except (pa.ArrowException, OSError) as failure:
+                    raise ArchiveUnusable(name, failure) from failure
+                found.update(stream for stream in pc.unique(column).to_pylist() if is_marked(stream))
+        return found
+
     def _holding(self, name: TableName, stream: str) -> list[Stored]:
         found = ds.field(_NAMED[name]) == stream
         paths = {each.path for each in self._tables.dataset(name).get_fragments(found) if each.count_rows(filter=found)}

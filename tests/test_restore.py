@@ -85,8 +85,8 @@ class Machine:
         return done.stdout
 
     def archive(self) -> None:
-        """Archive what is due."""
-        self.run(f"tallypost-server --data /var/lib/tallypost {' '.join(ARCHIVE)} --once")
+        """Archive all that is there, also of sessions of which the rest never came."""
+        self.run(f"tallypost-server --data /var/lib/tallypost {' '.join(ARCHIVE)} --archive-max-delay 0 --once")
 
 
 class Load:

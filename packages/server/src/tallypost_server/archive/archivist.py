@@ -126,6 +126,7 @@ class Archivist:
         for name in TABLES:
             # A coordinator that is made anew goes by what is there: that must not vanish later.
             self._tables.settle(name)
+        self._believed.now()  # Looked up while the store answers.
         if self._is_of_one_day():
             return
         with self._alone():

@@ -30,6 +30,8 @@ from tallypost_server.segments.reader import SegmentReader
 from tallypost_server.settings import Settings, load
 from tallypost_server.testing import FakeClock, FaultyDisk, check
 
+from .databases import Database, File, Postgres, Schema, programs
+
 APPLICATION = "example.org/mytool"
 DECLARATION = """
 application = "example.org/mytool"
@@ -109,6 +111,36 @@ def token() -> Callable[[int], str]:
     """Distinct words instead of random ones."""
     numbers = itertools.count(1)
     return lambda size: format(next(numbers), "x").rjust(2 * size, "0")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server for all tests."""
+    found = programs()
+    with tempfile.TemporaryDirectory(prefix="tallypost-postgres-") as folder:
+        server = Postgres(Path(folder), found)
+        server.make()
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()
+
+
+@pytest.fixture
+def database_of(request: pytest.FixtureRequest) -> Iterator[Callable[[str, Path], Database]]:
+    """Makes a place for a data folder's coordinator: a file in it, or one on the PostgreSQL server."""
+    made: list[Schema] = []
+
+    def make(kind: str, data: Path) -> Database:
+        if kind != "postgres":
+            return File(data / "coordinator.sqlite")
+        made.append(request.getfixturevalue("postgres").schema())
+        return made[-1]
+
+    yield make
+    for schema in made:
+        schema.drop()
 
 
 @pytest.fixture

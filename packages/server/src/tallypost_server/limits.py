@@ -115,6 +115,11 @@ retry_after_seconds: dict[ErrorCode, int] = {
 # A task holds so many rows or lines of so many bytes: what it needs of memory is some times that.
 task_rows_max = 100_000
 task_bytes_max = 64 << 20
+# So long is whoever is in a transaction of the coordinator waited for; PostgreSQL throws out who sleeps in one as long.
+coordinator_wait_seconds = 60.0
+# How many tasks of each kind may be worked on at once, each in a lane of its own: with PostgreSQL, and in a file.
+postgresql_lanes = 16
+file_lanes = 1
 # What SQLite holds of the coordinator in memory, at most: about what a million documents take that wait.
 coordinator_cache_bytes = 256 << 20
 # How long SQLite's log grows before what it holds is written into the database.

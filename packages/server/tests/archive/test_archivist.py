@@ -17,11 +17,6 @@ from tallypost_server.testing_archive import MemoryTables
 from .world import BATCH_SECONDS, DELAY, MAX_DELAY, SESSION, World
 
 
-def state(world: World, session: str = SESSION) -> dict[str, Any]:
-    """The index's last row of a session."""
-    return [row for row in world.rows("sessions") if row["session"] == session][-1]
-
-
 def test_report_is_archived_as_it_was_stored_and_its_segment_goes(world: World) -> None:
     """A report is due as it comes; nothing of it is lost on the way into columns."""
     world.report(1)
@@ -41,7 +36,7 @@ def test_report_is_archived_as_it_was_stored_and_its_segment_goes(world: World) 
 def test_report_in_the_archive_is_shown_byte_by_byte_as_it_was(world: World) -> None:
     """Keys, maps and numbers keep their order and their kind."""
     world.report(1, x=0.1)
-    line = msgspec.json.decode(world._lines[0])
+    line = msgspec.json.decode(world.lines[0])
     world.seal()
     world.archivist().round()
 
@@ -65,7 +60,7 @@ def test_complete_session_is_archived_after_the_delay(world: World) -> None:
 
     assert (1, 1) == (late.archived, late.removed)
     assert [0, 1, 2, 3, 4] == world.indexes()
-    assert ("complete", 4, [], 1) == tuple(state(world)[key] for key in ("state", "terminal", "gaps", "part"))
+    assert ("complete", 4, [], 1) == tuple(world.part()[key] for key in ("state", "terminal", "gaps", "part"))
     assert (1, 0) == (world.counts()["complete"], world.counts()["open"])
 
 
@@ -98,7 +93,7 @@ def test_overdue_session_is_archived_sparse_without_a_terminal_that_was_not_reac
     world.clock.advance(2)
     archivist.round()
 
-    row = state(world)
+    row = world.part()
     assert [2, 3, 8, 9] == world.indexes()
     assert ("sparse", None, 20) == (row["state"], row["terminal"], row["told_terminal"])
     assert [{"first": 0, "last": 1}, {"first": 4, "last": 6}] == row["gaps"]
@@ -113,7 +108,7 @@ def test_supplement_arrives_in_its_turn_and_completes_the_session(world: World) 
     archivist = world.archivist()
     world.clock.advance(MAX_DELAY + 1)
     archivist.round()
-    assert "sparse" == state(world)["state"]
+    assert "sparse" == world.part()["state"]
 
     world.batch(0, 3)
     world.seal()
@@ -121,7 +116,7 @@ def test_supplement_arrives_in_its_turn_and_completes_the_session(world: World) 
     world.clock.advance(DELAY)
     archivist.round()
 
-    row = state(world)
+    row = world.part()
     assert [0, 1, 2, 3] == world.indexes()
     assert ("complete", 3, 2) == (row["state"], row["terminal"], row["part"])
     assert [{"first": 0, "last": 1}] == row["written"]
@@ -135,7 +130,7 @@ def test_lost_range_is_recorded_and_content_that_comes_for_it_is_kept(world: Wor
     archivist = world.archivist()
     world.clock.advance(DELAY)
     archivist.round()
-    assert ("complete", [2, 3]) == (state(world)["state"], world.indexes())
+    assert ("complete", [2, 3]) == (world.part()["state"], world.indexes())
 
     world.batch(0, 1)
     world.seal()
@@ -143,21 +138,21 @@ def test_lost_range_is_recorded_and_content_that_comes_for_it_is_kept(world: Wor
     archivist.round()
 
     assert [0, 2, 3] == world.indexes()
-    assert [{"first": 1, "last": 1}] == state(world)["lost"]
+    assert [{"first": 1, "last": 1}] == world.part()["lost"]
 
 
 def test_document_received_first_wins_in_whatever_order_segments_are_found(memory: World) -> None:
     """Two workers, each with segments of its own: what came first is archived."""
     memory.batch(0, 2, terminal=1, name="first")
     memory.report(1, config="first")
-    early = memory._lines
-    memory._lines = []
+    early = memory.lines
+    memory.lines = []
     memory.batch(0, 2, terminal=1, name="second")
     memory.report(1, config="second")
     memory.seal()
     archivist = memory.archivist(batch_seconds=BATCH_SECONDS)
     archivist.round()
-    memory._lines = early
+    memory.lines = early
     memory.seal()
 
     memory.clock.advance(BATCH_SECONDS + DELAY)
@@ -200,7 +195,7 @@ def test_contradiction_is_counted_and_not_tried_for_ever(world: World) -> None:
     world.clock.advance(DELAY)
     archivist.round()
 
-    assert ("complete", 1) == (state(world)["state"], state(world)["terminal"])
+    assert ("complete", 1) == (world.part()["state"], world.part()["terminal"])
     assert [0, 1, 2, 3] == world.indexes()
     assert world.counts()["contradictions"] >= 1
     world.clock.advance(MAX_DELAY)
@@ -237,11 +232,11 @@ def test_event_that_says_nothing_keeps_its_place(world: World) -> None:
 
 def line_with_a_withheld_event(world: World) -> bytes:
     world.batch(0, 2, terminal=1)
-    line = msgspec.json.decode(world._lines.pop())
+    line = msgspec.json.decode(world.lines.pop())
     line["doc"]["events"][0] = {}
     line["doc"]["events"][1]["fields"] = {"format": "pdf", "pages": 3, "seconds": 0.25, "ok": True}
     world.line(msgspec.json.encode(line) + b"\n")
-    return world._lines[-1]
+    return world.lines[-1]
 
 
 @pytest.mark.parametrize("point", ARCHIVE_POINTS)
@@ -293,8 +288,7 @@ def test_archivist_that_slept_while_another_took_over_writes_nothing_twice(world
 
 def test_poison_is_parked_alone_and_the_rest_is_archived(memory: World) -> None:
     """A task that the data refuses is split until the one that does it stands alone."""
-    assert isinstance(memory.tables, MemoryTables)
-    memory.tables.refuses = lambda name, rows: name == "reports" and format(3, "032x") in rows.column("id").to_pylist()
+    memory.memory.refuses = lambda name, rows: name == "reports" and format(3, "032x") in rows.column("id").to_pylist()
     for number in range(6):
         memory.report(number)
     memory.seal()
@@ -329,17 +323,16 @@ def test_report_that_was_parked_is_tried_again_when_it_comes_again(memory: World
 
 def test_store_that_is_away_for_an_hour_parks_nothing(memory: World) -> None:
     """Trouble of the store is tried again, later each time, and loses nothing."""
-    assert isinstance(memory.tables, MemoryTables)
     memory.report(1)
     memory.seal()
     archivist = memory.archivist()
     until = memory.clock.now() + datetime.timedelta(hours=1)
     tries = 0
     while memory.clock.now() < until:
-        memory.tables.failures = [ArchiveUnusable("memory", OSError("away"))]
+        memory.memory.failures = [ArchiveUnusable("memory", OSError("away"))]
         tries += archivist.round().failed
         memory.clock.advance(60)
-    memory.tables.failures = []
+    memory.memory.failures = []
     memory.clock.advance(limits.archive_retry_seconds_max)
 
     assert 1 == archivist.round().archived
@@ -370,9 +363,7 @@ def test_lost_coordinator_is_made_anew_and_knows_what_is_archived(world: World) 
     world.seal()
     world.clock.advance(MAX_DELAY + 1)
     world.archivist().round()
-    world.close()
-    for path in world.data.glob("coordinator.sqlite*"):
-        path.unlink()
+    world.lose_coordinator()
 
     world.batch(0, 4)
     world.report(1, config="again")
@@ -383,7 +374,7 @@ def test_lost_coordinator_is_made_anew_and_knows_what_is_archived(world: World) 
 
     assert [0, 1, 2, 3] == world.indexes()
     assert ["3"] == [row["config"] for row in world.rows("reports")]
-    assert (2, 20) == (state(world)["part"], state(world)["told_terminal"])
+    assert (2, 20) == (world.part()["part"], world.part()["told_terminal"])
     assert [1, 2] == sorted({row["part"] for row in world.rows("sessions")})
 
 
@@ -393,15 +384,12 @@ def test_coordinator_of_an_older_day_is_made_anew(world: World) -> None:
     world.seal()
     world.archivist().round()
     world.close()
-    database = world.data / "coordinator.sqlite"
-    older = database.read_bytes()
+    world.database.copy()
     world.report(2)
     world.seal()
     world.archivist().round()
     world.close()
-    for path in world.data.glob("coordinator.sqlite-*"):
-        path.unlink()
-    database.write_bytes(older)
+    world.database.put_back()
 
     world.report(2)
     world.report(3)
@@ -429,9 +417,7 @@ def test_coordinator_is_not_made_anew_while_another_archivist_works(memory: Worl
     memory.report(1)
     memory.seal()
     memory.archivist().round()
-    memory.close()
-    for path in memory.data.glob("coordinator.sqlite*"):
-        path.unlink()
+    memory.lose_coordinator()
     assert memory.coordinator().hold("lane-0", "somebody")
 
     with pytest.raises(LeaseLost):
@@ -440,7 +426,7 @@ def test_coordinator_is_not_made_anew_while_another_archivist_works(memory: Worl
 
 def test_reader_tells_of_a_stream_what_is_archived(world: World) -> None:
     """Events, gaps and lost ranges, as the segments told them."""
-    if isinstance(world.tables, MemoryTables):
+    if isinstance(world.tables(), MemoryTables):
         pytest.skip("only tables of files are read by a dataset")
     world.batch(2, 2, lost=1, terminal=9)
     world.seal()
@@ -448,7 +434,7 @@ def test_reader_tells_of_a_stream_what_is_archived(world: World) -> None:
     world.archivist().round()
     told = Told()
 
-    ArchiveReader(world.tables).tell(SESSION, told)
+    ArchiveReader(world.tables()).tell(SESSION, told)
 
     event = {"name": "export", "at": "2026-11-24T10:00:00.123Z", "fields": {"format": "pdf", "pages": 3}}
     expected = [{"gap": [0, 1]}, {"lost": [2, 2]}, {"index": 3, **event}, {"index": 4, **event}]
@@ -478,7 +464,7 @@ def test_segment_that_is_lost_and_repaired_costs_only_what_cannot_be_read(world:
     world.batch(0, 3, terminal=2)
     world.report(1)
     world.report(2)
-    lines = list(world._lines)
+    lines = list(world.lines)
     lost = world.data / "segments" / world.seal()
     archivist = world.archivist(batch_seconds=0.0 if when != "before it is due" else BATCH_SECONDS)
     if when != "before it is due":
@@ -497,7 +483,7 @@ def test_segment_that_is_lost_and_repaired_costs_only_what_cannot_be_read(world:
         assert [lost.name] == world.segments()
     lost.unlink()
     lost.with_name(lost.name + ".manifest.json").unlink()
-    world._lines = lines[:2]  # The last one cannot be read.
+    world.lines = lines[:2]  # The last one cannot be read.
     world.seal()
 
     world.clock.advance(MAX_DELAY)
@@ -549,14 +535,14 @@ def test_batch_that_was_lost_with_its_segment_is_new_when_it_comes_again(world: 
         path.unlink()
     world.clock.advance(MAX_DELAY)
     archivist.round()
-    assert ([0, 1], "sparse", None) == (world.indexes(), state(world)["state"], state(world)["told_terminal"])
+    assert ([0, 1], "sparse", None) == (world.indexes(), world.part()["state"], world.part()["told_terminal"])
 
     world.batch(2, 2, lost=1, terminal=4)
     world.seal()
     world.clock.advance(DELAY)
     archivist.round()
 
-    assert ([0, 1, 3, 4], "complete", 4) == (world.indexes(), state(world)["state"], state(world)["terminal"])
+    assert ([0, 1, 3, 4], "complete", 4) == (world.indexes(), world.part()["state"], world.part()["terminal"])
 
 
 def test_task_that_wrote_its_events_is_finished_without_its_segment(world: World) -> None:
@@ -573,21 +559,20 @@ def test_task_that_wrote_its_events_is_finished_without_its_segment(world: World
 
     assert 1 == world.archivist().round().archived
     assert [0, 1, 2] == world.indexes()
-    assert "complete" == state(world)["state"]
+    assert "complete" == world.part()["state"]
 
 
 def test_round_ends_when_trouble_cannot_be_kept(memory: World) -> None:
     """With a disk that is full the same task would else be tried again at once, for ever."""
-    assert isinstance(memory.tables, MemoryTables)
     memory.report(1)
     memory.seal()
     archivist = memory.archivist()
     archivist._coordinator.try_later = refuse  # type: ignore[method-assign]  # A database on the same full disk.
-    memory.tables.failures = [ArchiveUnusable("memory", OSError("full"))] * 3
+    memory.memory.failures = [ArchiveUnusable("memory", OSError("full"))] * 3
 
     with pytest.raises(CoordinatorUnusable):
         archivist.round()
-    assert 2 == len(memory.tables.failures)
+    assert 2 == len(memory.memory.failures)
 
 
 def refuse(*_: Any) -> None:

@@ -152,14 +152,14 @@ def test_old_copy_of_the_coordinator_is_noticed_and_made_anew(
     archive.seal(*waits)
     archive.archivist(delay=DAY).round()  # Registered, and its report archived.
     archive.close()
-    shutil.copy(archive.place, data / "copy.sqlite")
+    archive.database.copy()
     archive.seal(
         *([report(id="02" * 16)] if since != "sessions" else []),
         *([batch(2, session="ef" * 16, terminal=1)] if since != "reports" else []),
     )
     archive.work()
-    archive.lose_coordinator()
-    shutil.move(data / "copy.sqlite", archive.place)
+    archive.close()
+    archive.database.put_back()
     archive.seal(*waits)
     archive.seal(report(id="03" * 16), batch(1, session="03" * 16, terminal=0))
 

@@ -62,6 +62,12 @@ class Camera:
 
 
 @pytest.fixture
+def local(on: Callable[..., Any], data: Path, disk: FaultyDisk) -> Any:
+    """A world of which all lies on the one disk, the coordinator too."""
+    return on(data, FolderStore(data / "archive", disk=disk))
+
+
+@pytest.fixture
 def sealed(local: Any, report: Callable[..., bytes], batch: Callable[..., bytes]) -> Callable[..., None]:
     """Seals the reports, or sessions, of these numbers, in one segment."""
 

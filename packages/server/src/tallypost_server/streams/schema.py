@@ -17,19 +17,21 @@ VERSION = 1
 
 metadata = sa.MetaData()
 _Key = sa.Integer().with_variant(sa.BigInteger, "postgresql")
+# Names are compared byte by byte, as Python and SQLite do it, whatever language the database speaks.
+_Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 facts = sa.Table(
     "facts",
     metadata,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("value", sa.Text, nullable=False),
+    sa.Column("name", _Text, primary_key=True),
+    sa.Column("value", _Text, nullable=False),
     comment="What holds for the whole: the schema's version, how many lanes, which archive.",
 )
 
 totals = sa.Table(
     "totals",
     metadata,
-    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("name", _Text, primary_key=True),
     sa.Column("value", sa.BigInteger, nullable=False),
     comment="What was counted since the coordinator was made.",
 )
@@ -38,7 +40,7 @@ segments = sa.Table(
     "segments",
     metadata,
     sa.Column("id", _Key, primary_key=True),
-    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("name", _Text, nullable=False, unique=True),
     sa.Column("settled", sa.Boolean, nullable=False, default=False),
     comment="Sealed segments that were registered and are not removed yet.",
     sqlite_autoincrement=True,
@@ -48,10 +50,10 @@ entries = sa.Table(
     "entries",
     metadata,
     sa.Column("id", _Key, primary_key=True),
-    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("kind", _Text, nullable=False),
     sa.Column("lane", sa.Integer, nullable=False),
-    sa.Column("app", sa.Text, nullable=False),
-    sa.Column("stream", sa.Text, nullable=False),
+    sa.Column("app", _Text, nullable=False),
+    sa.Column("stream", _Text, nullable=False),
     sa.Column("received", sa.BigInteger, nullable=False),
     sa.Column("segment", _Key, sa.ForeignKey("segments.id"), nullable=False),
     sa.Column("line", sa.Integer, nullable=False),
@@ -60,12 +62,13 @@ entries = sa.Table(
     sa.Column("last", sa.BigInteger),
     sa.Column("lost", sa.BigInteger),
     sa.Column("terminal", sa.BigInteger),
-    sa.Column("task", sa.Text),
+    sa.Column("task", _Text),
     comment="Documents that are not settled: where each lies, and the task that archives it.",
 )
 sa.Index("entries_of_stream", entries.c.stream, entries.c.app)
 sa.Index("entries_of_segment", entries.c.segment)
-sa.Index("entries_of_task", entries.c.task, sqlite_where=entries.c.task.isnot(None))
+_has_task = entries.c.task.isnot(None)
+sa.Index("entries_of_task", entries.c.task, sqlite_where=_has_task, postgresql_where=_has_task)
 _report_waits = sa.and_(entries.c.kind == "report", entries.c.task.is_(None))
 sa.Index(
     "reports_that_wait",
@@ -78,8 +81,8 @@ sa.Index(
 reports = sa.Table(
     "reports",
     metadata,
-    sa.Column("id", sa.Text, primary_key=True),  # First in the key: what comes in is looked for by its id.
-    sa.Column("app", sa.Text, primary_key=True),
+    sa.Column("id", _Text, primary_key=True),  # First in the key: what comes in is looked for by its id.
+    sa.Column("app", _Text, primary_key=True),
     sa.Column("last_entry", sa.BigInteger, nullable=False),
     sa.Column("archived", sa.Boolean, nullable=False),
     comment="Reports of the horizon, by which a repetition is recognised.",
@@ -90,17 +93,17 @@ sa.Index("reports_by_age", reports.c.last_entry)
 sessions = sa.Table(
     "sessions",
     metadata,
-    sa.Column("stream", sa.Text, primary_key=True),  # First in the key, as in `reports`.
-    sa.Column("app", sa.Text, primary_key=True),
+    sa.Column("stream", _Text, primary_key=True),  # First in the key, as in `reports`.
+    sa.Column("app", _Text, primary_key=True),
     sa.Column("lane", sa.Integer, nullable=False),
     sa.Column("known", sa.LargeBinary, nullable=False, comment="A session.Session."),
-    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("state", _Text, nullable=False),
     sa.Column("complete", sa.Boolean, nullable=False),
     sa.Column("last_entry", sa.BigInteger, nullable=False),
     sa.Column("oldest_waiting", sa.BigInteger, comment="Of its entries that are not archived; null without one."),
     sa.Column("rows", sa.BigInteger, nullable=False, comment="How many events wait."),
     sa.Column("bytes", sa.BigInteger, nullable=False, comment="How long the lines are that wait."),
-    sa.Column("task", sa.Text),
+    sa.Column("task", _Text),
     sa.Column("part", sa.LargeBinary, comment="A session.Part: what the running task archives."),
     comment="Sessions of the horizon, and older ones of which something waits.",
     sqlite_with_rowid=False,
@@ -114,16 +117,17 @@ sa.Index(
     postgresql_where=_session_waits,
 )
 sa.Index("sessions_waiting", sessions.c.oldest_waiting, sqlite_where=_session_waits, postgresql_where=_session_waits)
-sa.Index("sessions_of_task", sessions.c.task, sqlite_where=sessions.c.task.isnot(None))
+_has_task = sessions.c.task.isnot(None)
+sa.Index("sessions_of_task", sessions.c.task, sqlite_where=_has_task, postgresql_where=_has_task)
 sa.Index("sessions_by_age", sessions.c.last_entry)
 
 tasks = sa.Table(
     "tasks",
     metadata,
-    sa.Column("id", sa.Text, primary_key=True),
-    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("id", _Text, primary_key=True),
+    sa.Column("kind", _Text, nullable=False),
     sa.Column("lane", sa.Integer, nullable=False),
-    sa.Column("state", sa.Text, nullable=False, comment="gathering, waiting (its input is frozen), running."),
+    sa.Column("state", _Text, nullable=False, comment="gathering, waiting (its input is frozen), running."),
     sa.Column("number", sa.BigInteger, comment="The lane's number that it has, once it was claimed."),
     sa.Column("made", sa.BigInteger, nullable=False),
     sa.Column("rows", sa.BigInteger, nullable=False),
@@ -137,9 +141,9 @@ tasks = sa.Table(
 leases = sa.Table(
     "leases",
     metadata,
-    sa.Column("name", sa.Text, primary_key=True, comment="scan, or lane-N."),
+    sa.Column("name", _Text, primary_key=True, comment="scan, or lane-N."),
     sa.Column("number", sa.BigInteger, nullable=False, default=0, comment="The highest that a task of the lane has."),
-    sa.Column("holder", sa.Text),
+    sa.Column("holder", _Text),
     sa.Column("until", sa.BigInteger, nullable=False, default=0),
     comment="Who works on what, until when by the database's clock.",
 )

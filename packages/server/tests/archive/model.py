@@ -27,10 +27,11 @@ from tallypost_server.errors import ArchiveUnusable, LeaseLost
 from tallypost_server.segments.format import line_of_batch, line_of_report, whole_lines
 from tallypost_server.segments.write import Told, write_segment
 from tallypost_server.streams.coordinator import Coordinator
-from tallypost_server.streams.database import engine_of, url_of
 from tallypost_server.streams.ranges import difference, ranges, union
 from tallypost_server.testing import FakeClock, FaultyDisk, Killed
 from tallypost_server.testing_archive import MemoryTables
+
+from ..databases import Database, File
 
 APP = "example.org/mytool"
 PROGRAM = {"program": "mytool", "version": "1.2.3", "python": "3.12", "os": "linux", "arch": "x86_64"}
@@ -66,6 +67,7 @@ class Archive(RuleBasedStateMachine):
         self.clock = FakeClock(datetime.datetime(2026, 11, 24, 10, tzinfo=datetime.timezone.utc))
         self.disk = FaultyDisk()
         self.tables = self.make_tables()
+        self.database = self.make_database()
         self.numbers = itertools.count(1)
         self.posted: dict[str, list[Posted]] = {}
         self.reports: dict[str, list[bytes]] = {}
@@ -74,6 +76,7 @@ class Archive(RuleBasedStateMachine):
         self.last: dict[str, float] = {}  # When something of a stream was last posted.
         self.lines: dict[str, list[bytes]] = {"aa": [], "bb": []}  # Of two nodes, each in the order of receipt.
         self.archivists: list[Archivist | None] = [None, None]
+        self.open: list[Coordinator] = []
         self.nested = False
 
     def make_tables(self) -> Tables:
@@ -81,15 +84,17 @@ class Archive(RuleBasedStateMachine):
         tables.refuses = lambda name, rows: name == "reports" and bool(self.poison & set(rows.column("id").to_pylist()))
         return tables
 
+    def make_database(self) -> Database:
+        return File(self.folder / "coordinator.sqlite")
+
     def token(self, size: int) -> str:
         return format(next(self.numbers) * 2654435761 % 2**32, "08x").ljust(2 * size, "0")[: 2 * size]
 
     def archivist(self, which: int) -> Archivist:
         found = self.archivists[which]
         if found is None:
-            coordinator = Coordinator(
-                engine_of(url_of(str(self.folder / "coordinator.sqlite")), self.clock), lanes=self.lanes
-            )
+            coordinator = Coordinator(self.database.engine(self.clock), lanes=self.lanes)
+            self.open.append(coordinator)
             found = Archivist(
                 self.folder,
                 coordinator=coordinator,
@@ -276,9 +281,15 @@ class Archive(RuleBasedStateMachine):
     @rule()
     def lose_coordinator(self) -> None:
         """Its database is removed while nothing runs."""
+        self.end()
+        self.database.lose()
+
+    def end(self) -> None:
+        """Nobody archives any more."""
         self.archivists = [None, None]
-        for path in self.folder.glob("coordinator.sqlite*"):
-            path.unlink()
+        for coordinator in self.open:
+            coordinator.close()
+        self.open = []
 
     @rule(at=st.integers(0, 5))
     def repair(self, at: int) -> None:
@@ -302,13 +313,14 @@ class Archive(RuleBasedStateMachine):
             self.finish()
             self.check()
         finally:
+            self.end()
             shutil.rmtree(self.folder)
 
     def finish(self) -> None:
         """All that came is sealed, and long overdue."""
         for node in ("aa", "bb"):
             self.seal(node)
-        self.archivists = [None, None]
+        self.end()
         if isinstance(self.tables, MemoryTables):
             self.tables.failures.clear()
         for _ in range(4):

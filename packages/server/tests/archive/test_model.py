@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from ..databases import Database, Postgres
 from .model import Archive
 
 
@@ -49,3 +50,37 @@ class ManyLanes(Archive):
 def test_each_index_is_archived_once_in_many_worlds(machine: type[Archive]) -> None:
     """The same for longer."""
     held(machine, examples=40, steps=50)
+
+
+@pytest.mark.postgres
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("lanes", [1, 3, 16])
+def test_each_index_is_archived_once_whatever_happens_on_a_server(postgres: Postgres, lanes: int) -> None:
+    """The same with PostgreSQL, and as many lanes as it gets, or fewer."""
+    held(_on(postgres, lanes), examples=6, steps=30)
+
+
+@pytest.mark.long
+@pytest.mark.postgres
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("lanes", [1, 16])
+def test_each_index_is_archived_once_in_many_worlds_on_a_server(postgres: Postgres, lanes: int) -> None:
+    """The same for longer."""
+    held(_on(postgres, lanes), examples=40, steps=50)
+
+
+def _on(postgres: Postgres, lanes: int) -> type[Archive]:
+    class OnPostgres(Archive):
+        def make_database(self) -> Database:
+            schema = postgres.schema()
+            self.drop = schema.drop
+            return schema
+
+        def teardown(self) -> None:
+            try:
+                super().teardown()
+            finally:
+                self.drop()
+
+    OnPostgres.lanes = lanes
+    return OnPostgres

@@ -41,6 +41,10 @@ class MemoryTables(Tables):
         """The mark of the last task of a lane that wrote."""
         return self._marks.get((name, lane))
 
+    def marks(self, name: TableName, lanes: Iterable[int]) -> dict[int, Mark]:
+        """The marks of those of some lanes that ever wrote."""
+        return {lane: self._marks[(name, lane)] for lane in lanes if (name, lane) in self._marks}
+
     def files(self, name: TableName) -> list[Stored]:
         """The parts of which the table consists."""
         return [

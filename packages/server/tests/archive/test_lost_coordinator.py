@@ -224,7 +224,7 @@ def test_take_back_leaves_what_is_in_the_index(archive: Any, batch: Callable[...
     archive.seal(batch(3, terminal=2))
     archive.work()
 
-    assert 0 == take_back(archive.tables(), 1, lambda: None)
+    assert 0 == take_back(archive.tables(), [0], lambda: None)
     assert 3 == len(archive.events())
 
 

@@ -133,38 +133,44 @@ class Archivist:
             if self._is_of_one_day():  # Another has made it anew meanwhile.
                 return
             _log.warning("the coordinator is not of the same day as the archive: it is made anew")
-            lanes = range(self._coordinator.lanes)
-            if taken := take_back(self._tables, len(lanes), self._keep_alone):
+            if taken := take_back(self._tables, self._lanes(), self._keep_alone):
                 _log.warning("%d events of tasks that were not done are archived anew", taken)
-            self._erase_marked(lanes)
+            self._erase_marked()
             horizon = self._oldest_left() - micros_in(limits.remembered_days * 86_400)
-            numbers = {lane: max((mark.number for mark in self._marks(lane)), default=0) for lane in lanes}
+            numbers = {lane: max(mark.number for mark in marks) for lane, marks in self._marks().items() if marks}
             self._coordinator.restore(past_of(self._tables, numbers, horizon))
             self._believed.keep()
 
-    def _erase_marked(self, lanes: Iterable[int]) -> None:
+    def _erase_marked(self) -> None:
         """Take from the tables what was erased after they were copied: the marks are here, and the rows are back."""
         self._erased.scan()
         if self._erased.any:
-            eraser = ArchiveEraser(self._tables, lanes=lanes, go_on=self._keep_alone, point=self._disk.point)
+            eraser = ArchiveEraser(self._tables, lanes=self._lanes(), go_on=self._keep_alone, point=self._disk.point)
             if gone := eraser.erase_marked(self._erased.has):
                 _log.warning("%d rows of streams that were erased are erased again", gone)
 
     def _is_of_one_day(self) -> bool:
         """Whether the coordinator knows all that the tables have, and they have all that it takes for archived."""
-        lanes = range(self._coordinator.lanes)
         # In this order, beside others at work: what is done was written before; a number is given out before that.
-        done = {lane: self._coordinator.done(lane) for lane in lanes}
-        marks = {lane: self._marks(lane) for lane in lanes}
+        done = {lane: self._coordinator.done(lane) for lane in self._lanes()}
         return all(
-            done[lane] <= max((mark.number for mark in marks[lane]), default=0)
-            and all(self._coordinator.knows(lane, mark) for mark in marks[lane])
-            for lane in lanes
+            done[lane] <= max((mark.number for mark in marks), default=0)
+            and all(self._coordinator.knows(lane, mark) for mark in marks)
+            for lane, marks in self._marks().items()
         )
 
-    def _marks(self, lane: int) -> list[Mark]:
-        """A lane's marks in the tables that have one."""
-        return [mark for name in TABLES if (mark := self._tables.mark(name, lane)) is not None]
+    def _marks(self) -> dict[int, list[Mark]]:
+        """The lanes' marks in the tables that have one."""
+        lanes = self._lanes()
+        marks: dict[int, list[Mark]] = {lane: [] for lane in lanes}
+        for name in TABLES:
+            for lane, mark in self._tables.marks(name, lanes).items():
+                marks[lane].append(mark)
+        return marks
+
+    def _lanes(self) -> range:
+        """All that there may be: another database may have given out numbers in more lanes than this one has."""
+        return range(max(self._coordinator.lanes, limits.postgresql_lanes))
 
     def round(self) -> Round:
         """Register, gather, archive, remove: all that is due now and that no other archivist holds."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -28,13 +28,15 @@ def past_of(tables: Tables, numbers: dict[int, int], since: int) -> Restored:
     return Restored(numbers, _sessions(tables, since), _reports(tables, since))
 
 
-def take_back(tables: Tables, lanes: int, renew: Callable[[], None]) -> int:
+def take_back(tables: Tables, lanes: Iterable[int], renew: Callable[[], None]) -> int:
     """Remove the events of tasks that have not written their index; how many rows that were.
 
     Who knew what such a task held is no more. Its segments are all there, since it was not done: left where they are,
     its rows would be written once more.
     """
-    if not any(_is_half_done(tables, lane) for lane in range(lanes)):
+    wrote, ended = tables.marks("events", lanes), tables.marks("sessions", lanes)
+    # The last task of a lane has written events, and not its index.
+    if all(lane in ended and ended[lane].number >= mark.number for lane, mark in wrote.items()):
         return 0
     told: dict[tuple[str, str], Ranges] = {}
     done: set[str] = set()
@@ -55,12 +57,6 @@ def take_back(tables: Tables, lanes: int, renew: Callable[[], None]) -> int:
             target = f"{PARTITION}={file.day}/{stem}.parquet"
             tables.replace("events", [file], kept, target, renew=renew, owner="take-back")
     return gone
-
-
-def _is_half_done(tables: Tables, lane: int) -> bool:
-    """Whether the lane's last task has written events, and not its index."""
-    wrote, done = tables.mark("events", lane), tables.mark("sessions", lane)
-    return wrote is not None and (done is None or done.number < wrote.number)
 
 
 def _sessions(tables: Tables, since: int) -> Iterator[Session]:

@@ -125,8 +125,15 @@ class Tables:
         Raises:
             ArchiveUnusable: the store refuses.
         """
+        return self.marks(name, [lane]).get(lane)
+
+    def marks(self, name: TableName, lanes: Iterable[int]) -> dict[int, Mark]:
+        """The marks of those of some lanes that ever wrote; raises as `mark`."""
         with self._refusals(name):
-            return _mark(self.handle(name), lane) if self.is_there(name) else None
+            if not self.is_there(name):
+                return {}
+            handle = self.handle(name)
+            return {lane: mark for lane in lanes if (mark := _mark(handle, lane)) is not None}
 
     def files(self, name: TableName) -> list[Stored]:
         """The files of which the table consists.

@@ -27,8 +27,9 @@ from . import limits
 from .clock import Clock, SystemClock
 from .disk import Disk, OsDisk
 from .erased import Erased
-from .errors import CannotArchive, ExtraMissing, FolderMissing, LeaseLost
-from .settings import ARCHIVAL, Settings
+from .errors import CannotArchive, CoordinatorElsewhere, ExtraMissing, FolderMissing, LeaseLost
+from .segments.node import kept_node
+from .settings import ARCHIVAL, POSTGRESQL, VARIABLE_PREFIX, Settings, without_password
 from .workers import die_with
 
 if TYPE_CHECKING:
@@ -76,14 +77,23 @@ def coordinator(settings: Settings) -> Iterator[Coordinator]:
 
     Raises:
         CoordinatorUnusable, CoordinatorNewer: its database cannot be used.
+        CoordinatorElsewhere: it is another data folder's.
+        ExtraMissing: what it is reached with is not installed.
     """
     need_archive("the coordinator")
+    on_server = settings.coordinator.startswith(POSTGRESQL)
+    if on_server and importlib.util.find_spec("psycopg") is None:
+        raise ExtraMissing("a coordinator on PostgreSQL", "psycopg", "postgres")
     from .streams.coordinator import Coordinator
     from .streams.database import engine_of, url_of
 
     OsDisk().make_folder(settings.data)
-    opened = Coordinator(engine_of(url_of(settings.coordinator), SystemClock()))
+    lanes = limits.postgresql_lanes if on_server else limits.file_lanes
+    opened = Coordinator(engine_of(url_of(settings.coordinator), SystemClock()), lanes=lanes)
     try:
+        node = kept_node(settings.data, disk=OsDisk()) if on_server else None
+        if node is not None and not opened.belongs_to(node):
+            raise CoordinatorElsewhere(without_password(settings.coordinator), settings.data)
         yield opened
     finally:
         opened.close()
@@ -309,8 +319,10 @@ class ArchivistProcess:
         """
         need_archive("archival beside a server (serve --no-archive does without)")
         self._command = [sys.executable, "-m", __package__, "--data", str(settings.data), "archive"]
-        for name in sorted(ARCHIVAL):
+        for name in sorted(ARCHIVAL - {"coordinator"}):
             self._command += ["--" + name.replace("_", "-"), str(getattr(settings, name))]
+        # Not as an argument: those are seen by whoever looks at the machine's processes, and it may hold a password.
+        self._environment = {**os.environ, VARIABLE_PREFIX + "COORDINATOR": settings.coordinator}
         self._command += ["--log-format", settings.log_format, "--child-of", str(os.getpid())]
         self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
@@ -328,7 +340,9 @@ class ArchivistProcess:
             self._not_before = self._clock.monotonic() + limits.archivist_rest_seconds
         if self._clock.monotonic() >= self._not_before:
             try:
-                self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)  # noqa: S603  Ours alone.
+                self._process = subprocess.Popen(  # noqa: S603  Ours alone.
+                    self._command, stdin=subprocess.DEVNULL, env=self._environment
+                )
             except OSError as failure:  # No process or no memory left: ingestion goes on.
                 _log.error("the archivist cannot be started: %s", failure)
                 self._not_before = self._clock.monotonic() + limits.archivist_rest_seconds

@@ -251,6 +251,17 @@ class CoordinatorUnusable(CannotArchive):
         )
 
 
+class CoordinatorElsewhere(CannotArchive):
+    """The database keeps what came into another data folder."""
+
+    def __init__(self, url: str, data: Path) -> None:
+        self.url, self.data = url, data
+        super().__init__(
+            f"the coordinator {url} is of another data folder than {data}: each needs a database, and an archive, of "
+            "its own; if it is the same folder and its file node was lost, remove the coordinator while nothing runs"
+        )
+
+
 class CoordinatorNewer(CannotArchive):
     """A later version of this program made the coordinator's tables."""
 

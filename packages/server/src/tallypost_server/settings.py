@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +24,9 @@ else:
     import tomli as tomllib
 
 VARIABLE_PREFIX = "TALLYPOST_SERVER_"
+# How the address of a database begins that is no file.
+POSTGRESQL = "postgresql+psycopg://"
+_PASSWORD = re.compile(r"(?<=://)(?P<user>[^/@\s]*?:)[^/\s]*(?=@)|(?P<name>[?&]password=)[^&\s]*")
 # So many years are for ever.
 _DAYS_MAX = 36_500
 
@@ -124,7 +128,7 @@ class Settings:
         values = {setting.name: getattr(self, setting.name) for setting in DECLARED}
         return {
             name: {
-                "value": value if isinstance(value, (int, float)) else str(value),
+                "value": value if isinstance(value, (int, float)) else without_password(str(value)),
                 "source": self.sources[name],
             }
             for name, value in values.items()
@@ -193,9 +197,17 @@ def _place(given: object) -> str:
 
 
 def _database(given: object) -> str:
+    rule = f"the path of a file, or {POSTGRESQL}USER@HOST/DATABASE"
     if not isinstance(given, (str, Path)) or not str(given):
-        raise ValueError("the path of a file, or postgresql+psycopg://…")
+        raise ValueError(rule)
+    if "://" in str(given) and not str(given).startswith(POSTGRESQL):  # Else it would be taken for a file.
+        raise ValueError(rule)
     return str(given)
+
+
+def without_password(text: str) -> str:
+    """An address, or a text with one, as others may see it."""
+    return _PASSWORD.sub(lambda found: f"{found['user'] or found['name']}***", text)
 
 
 def _keep_days(given: object) -> KeepDays:
@@ -293,7 +305,8 @@ DECLARED: tuple[Setting, ...] = (
         _database,
         None,
         "DATABASE",
-        "What knows of each session what has come: a file; by default coordinator.sqlite in the data folder.",
+        "What knows of each session what has come: a file, or postgresql+psycopg://USER@HOST/DATABASE; by default "
+        "coordinator.sqlite in the data folder.",
     ),
     Setting(
         "archive_delay",
@@ -422,7 +435,7 @@ def load(flags: Mapping[str, object], environment: Mapping[str, str], config: Pa
         try:
             values[name] = setting.parse(given)
         except ValueError as failure:
-            problems.append(f"{name} ({source}) is {given!a:.80}, allowed is {failure}")
+            problems.append(f"{name} ({source}) is {without_password(ascii(given)):.80}, allowed is {failure}")
             values[name] = Path()  # Never used: only the folders that follow it need something here.
     if values["rate_per_address"] and not values["trusted_hops"] and getattr(values["listen"], "path", ""):
         problems.append(

@@ -7,6 +7,7 @@ Never   the machine's name or address, which would end up in names that are publ
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -18,14 +19,10 @@ _NODE = re.compile(r"[0-9a-f]{8}")
 
 def node_of(folder: Path, *, disk: Disk, token: Callable[[int], str]) -> str:
     """The name in ``<data>/node``; if none is there, a new one that is durable before it is used."""
-    path = folder / "node"
-    try:
-        kept = disk.read(path).decode("ascii", "replace").strip()
-    except FileNotFoundError:
-        kept = ""
-    if _NODE.fullmatch(kept):
+    kept = kept_node(folder, disk=disk)
+    if kept is not None:
         return kept
-    node, made = token(4), folder / "node.making"
+    path, node, made = folder / "node", token(4), folder / "node.making"
     disk.unlink(made)
     file = disk.create(made)
     try:
@@ -36,3 +33,12 @@ def node_of(folder: Path, *, disk: Disk, token: Callable[[int], str]) -> str:
     disk.rename(made, path)
     disk.sync_folder(folder)
     return node
+
+
+def kept_node(folder: Path, *, disk: Disk) -> str | None:
+    """The name in ``<data>/node``; None if none is there."""
+    with contextlib.suppress(FileNotFoundError):
+        kept = disk.read(folder / "node").decode("ascii", "replace").strip()
+        if _NODE.fullmatch(kept):
+            return kept
+    return None

@@ -19,7 +19,9 @@ from sqlalchemy.engine import Connection, Engine
 
 from .. import limits
 from ..errors import CoordinatorUnusable, LeaseLost
+from ..settings import without_password
 from . import queries as q
+from .database import scrub
 from .migrations import make_anew, migrate
 from .ranges import count, ranges, union
 from .session import Batch, Part, Session, add, begun, is_settled, part_of, shares, with_part, without
@@ -70,6 +72,7 @@ class Coordinator:
             CoordinatorNewer: it is of a later version.
         """
         self._engine, self._task_rows_max = engine, task_rows_max
+        self._place = without_password(engine.url.render_as_string(hide_password=False))
         with self._begin() as connection:
             self.lanes = migrate(connection, lanes=lanes)
 
@@ -83,7 +86,15 @@ class Coordinator:
             with self._engine.begin() as connection:
                 yield connection
         except sa.exc.DBAPIError as failure:
-            raise CoordinatorUnusable(str(self._engine.url), failure) from failure
+            raise CoordinatorUnusable(self._place, failure) from failure
+
+    def belongs_to(self, node: str) -> bool:
+        """Whether this is the coordinator of a node's data folder; the first one that asks has it from then on."""
+        with self._begin() as connection:
+            of = q.fact(connection, "node")
+            if of is None:
+                q.keep_fact(connection, "node", node)
+            return of in (None, node)
 
     # -- what is known ----------------------------------------------------------------------------------------------
 
@@ -520,19 +531,11 @@ class Coordinator:
             q.mark_settled(connection)
 
     def scrub(self) -> None:
-        """Return once the database's file holds nothing of what was deleted. PostgreSQL sees to that by itself."""
-        if self._engine.dialect.name != "sqlite":
-            return
-        connection = self._engine.raw_connection()
+        """Return once the tables' files hold nothing of what was deleted."""
         try:
-            # Made anew from what is there; then the log, which has the pages of before, begins anew too.
-            connection.cursor().execute("VACUUM")
-            if connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-                raise sqlite3.OperationalError("others read all the time")
-        except sqlite3.Error as failure:
-            raise CoordinatorUnusable(str(self._engine.url), failure) from failure
-        finally:
-            connection.close()
+            scrub(self._engine)
+        except (sa.exc.DBAPIError, sqlite3.Error) as failure:
+            raise CoordinatorUnusable(self._place, failure) from failure
 
     # -- made anew --------------------------------------------------------------------------------------------------
 
@@ -551,12 +554,15 @@ class Coordinator:
 
     def restore(self, past: Restored) -> None:
         """Forget all, and take up what the archive tells; segments are registered anew afterwards."""
+        # The archive is read before: nobody waits for that, and no database for a transaction in which nothing comes.
+        sessions = [self._row(session, []) for session in past.sessions]
+        reports = [(*key, at, True) for key, at in latest(past.reports).items()]
         with self._begin() as connection:
             make_anew(connection, lanes=self.lanes)
             for lane, number in past.numbers.items():
                 q.raise_number(connection, lane, number)
-            q.add_sessions(connection, [self._row(session, []) for session in past.sessions])
-            q.add_reports(connection, [(*key, at, True) for key, at in latest(past.reports).items()])
+            q.add_sessions(connection, sessions)
+            q.add_reports(connection, reports)
 
 
 class _Found(NamedTuple):

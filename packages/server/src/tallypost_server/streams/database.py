@@ -7,6 +7,8 @@ Never   a query.
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +44,24 @@ def url_of(place: str) -> str:
     return place if "://" in place else f"sqlite:///{Path(place).absolute()}"
 
 
+def scrub(engine: Engine) -> None:
+    """Return once the tables' files hold nothing of what was deleted.
+
+    PostgreSQL's write-ahead log, and what it knows of a table's values for its plans, are renewed in their time.
+    """
+    if engine.dialect.name == "postgresql":
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("VACUUM (FULL, ANALYZE) entries, reports, sessions")
+        return
+    with contextlib.closing(engine.raw_connection()) as file:
+        # Made anew from what is there; then the log, which has the pages of before, begins anew too.
+        file.cursor().execute("VACUUM")
+        if file.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            raise sqlite3.OperationalError("others read all the time")
+
+
 def _sqlite(address: URL, clock: Clock, wait_ms: int) -> Engine:
-    engine = sa.create_engine(address)
+    engine = sa.create_engine(address, hide_parameters=True)
 
     @sa.event.listens_for(engine, "connect")
     def prepare(connection: Any, _: Any) -> None:
@@ -69,6 +87,7 @@ def _sqlite(address: URL, clock: Clock, wait_ms: int) -> Engine:
 def _postgresql(address: URL, wait_ms: int) -> Engine:
     engine = sa.create_engine(
         address,
+        hide_parameters=True,  # Names of streams are not for logs.
         # Each statement sees what was committed before it began, whatever the database's own default is. Stricter
         # ones would look at a moment before the turn below, and be refused.
         isolation_level="READ COMMITTED",

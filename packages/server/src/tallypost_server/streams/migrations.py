@@ -44,6 +44,9 @@ def migrate(connection: Connection, *, lanes: int) -> int:
 
 
 def make_anew(connection: Connection, *, lanes: int) -> None:
-    """Drop all that is known and make the tables again."""
+    """Drop all that is known and make the tables again; they stay those of the same data folder."""
+    node = q.fact(connection, "node")
     schema.metadata.drop_all(connection)
     migrate(connection, lanes=lanes)
+    if node is not None:
+        q.keep_fact(connection, "node", node)

@@ -626,9 +626,9 @@ def let_go(connection: Connection, name: str, holder: str) -> None:
 
 
 def number(connection: Connection, lane: int) -> int:
-    """The highest number that a task of the lane has."""
-    found: int = connection.execute(sa.select(le.c.number).where(le.c.name == f"lane-{lane}")).scalar_one()
-    return found
+    """The highest number that a task of the lane has, also of one that there was before the coordinator was made."""
+    found: int | None = connection.execute(sa.select(le.c.number).where(le.c.name == f"lane-{lane}")).scalar()
+    return found or 0
 
 
 def take_number(connection: Connection, lane: int) -> int:
@@ -639,7 +639,12 @@ def take_number(connection: Connection, lane: int) -> int:
 
 def raise_number(connection: Connection, lane: int, least: int) -> None:
     """Let the lane's numbers go on above one that was found in a table."""
-    connection.execute(sa.update(le).where(le.c.name == f"lane-{lane}", le.c.number < least).values(number=least))
+    insert = _insert(connection, le).values(name=f"lane-{lane}", number=least, until=0)
+    connection.execute(
+        insert.on_conflict_do_update(
+            index_elements=["name"], set_={"number": least}, where=le.c.number < insert.excluded.number
+        )
+    )
 
 
 # -- pruned, erased -----------------------------------------------------------------------------------------------

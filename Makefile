@@ -5,6 +5,7 @@
 #   make lint          ruff, mypy --strict
 #   make bench         benchmarks, each against a peer or the bare limit in the same run
 #   make s3            the archive on a real S3-compatible store, which it installs and starts
+#   make postgres      the archive and its coordinator with a real PostgreSQL server, which the tests start
 #   make proof         the long forms of what the guarantees claim
 #   make integration   through a real proxy, in containers
 #   make proxies       through nginx and Caddy as plain processes, with the configurations of deploy/
@@ -19,7 +20,7 @@ PACKAGES := packages/shared packages/client packages/server
 MANIFESTS := $(wildcard packages/*/pyproject.toml) requirements/dev.txt
 
 # What needs Python and nothing else, and not long.
-UNIT := -m "not system and not long and not s3"
+UNIT := -m "not system and not long and not s3 and not postgres"
 
 .PHONY: setup
 setup: $(READY)
@@ -45,7 +46,7 @@ coverage: $(READY)
 
 .PHONY: long
 long: $(READY)
-	$(BIN)/python -m pytest -m "long and not s3"
+	$(BIN)/python -m pytest -m "long and not s3 and not postgres"
 
 # A program that is hundreds of megabytes large, which nothing but this target needs.
 $(VENV)/.s3-ready: $(READY) requirements/s3.txt
@@ -55,6 +56,10 @@ $(VENV)/.s3-ready: $(READY) requirements/s3.txt
 .PHONY: s3
 s3: $(VENV)/.s3-ready
 	$(BIN)/python -m pytest -m s3 packages/server/tests/archive
+
+.PHONY: postgres
+postgres: $(READY)
+	$(BIN)/python -m pytest -m postgres --numprocesses 2 --dist loadfile packages/server/tests
 
 .PHONY: demo
 demo: $(READY)
@@ -83,10 +88,10 @@ proof: $(READY)
 pythons: $(READY)
 	$(BIN)/python scripts/pythons.py
 
-# nginx, caddy or rsync missing is a failure there, not a reason to skip.
+# nginx, caddy, rsync or PostgreSQL missing is a failure there, not a reason to skip.
 .PHONY: ci
 ci: export TALLYPOST_TOOLS = required
-ci: lint coverage long s3
+ci: lint coverage long s3 postgres
 	$(MAKE) proxies
 	$(MAKE) pythons
 	$(MAKE) demo

@@ -68,7 +68,7 @@ def run(version: tuple[int, int], interpreter: str) -> bool:
         [*pip, "--requirement", "requirements/dev.txt"],
         [*pip, "--no-deps", "--no-build-isolation", *packages],
         [
-            *(python, "-m", "pytest", "-m", "not system and not long and not s3", "-n", "2", "--dist", "loadfile"),
+            *(python, "-m", "pytest", "-m", "not system and not long and not s3 and not postgres", "-n", "2", "--dist", "loadfile"),
             *(f"--ignore={path}" for path in ELSEWHERE),
             *TESTS,
         ],

@@ -280,9 +280,10 @@ def history(seed: int) -> list[tuple[str, Any]]:
     return [*steps, ("pass", 8 * DAY), ("work", None)]
 
 
+@pytest.mark.parametrize("kind", ["file", pytest.param("postgres", marks=pytest.mark.postgres)])
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 12))])
 def test_history_with_a_coordinator_lost_all_the_time_ends_as_without(
-    on: Callable[..., Any], data: Path, tmp_path: Path, batch: Callable[..., bytes], seed: int
+    on: Callable[..., Any], data: Path, tmp_path: Path, batch: Callable[..., bytes], seed: int, kind: str
 ) -> None:
     """The archive holds the same in the end, whenever the coordinator was made anew."""
     ends = []
@@ -290,7 +291,7 @@ def test_history_with_a_coordinator_lost_all_the_time_ends_as_without(
     for loses in (False, True):
         folder = tmp_path / f"loses-{loses}"
         (folder / "segments" / "open").mkdir(parents=True)
-        archive = on(folder, FolderStore(folder / "archive", disk=FaultyDisk()))
+        archive = on(folder, FolderStore(folder / "archive", disk=FaultyDisk()), kind=kind)
         begin = begin or archive.clock.now()
         archive.clock.advance((begin - archive.clock.now()).total_seconds())
         for step, value in history(seed):

@@ -183,6 +183,22 @@ def test_outage_of_the_database_parks_nothing_and_passes_by_itself(
 
 @pytest.mark.postgres
 @pytest.mark.timeout(240)
+def test_database_that_was_away_between_two_rounds_is_found_again(
+    on: Callable[..., World], postgres: Postgres, data: Path, disk: FaultyDisk, report: Callable[..., bytes]
+) -> None:
+    """Connections of before are dead, and nothing fails for it."""
+    world = on(data, FolderStore(data / "archive", disk=disk), kind="postgres")
+    archivist = world.archivist()
+    archivist.round()
+    postgres.kill()
+    postgres.start()
+    world.seal(report())
+
+    assert (1, 1, 0, 1, False) == archivist.round()
+
+
+@pytest.mark.postgres
+@pytest.mark.timeout(240)
 def test_database_that_dies_again_and_again_under_many_archivists_costs_nothing(
     shared: World, postgres: Postgres, report: Callable[..., bytes], batch: Callable[..., bytes]
 ) -> None:

@@ -66,7 +66,7 @@ def test_each_index_is_archived_once_whatever_happens_on_a_server(postgres: Post
 @pytest.mark.parametrize("lanes", [1, 16])
 def test_each_index_is_archived_once_in_many_worlds_on_a_server(postgres: Postgres, lanes: int) -> None:
     """The same for longer."""
-    held(_on(postgres, lanes), examples=40, steps=50)
+    held(_on(postgres, lanes), examples=15, steps=50)
 
 
 def _on(postgres: Postgres, lanes: int) -> type[Archive]:

@@ -25,6 +25,7 @@ from sqlalchemy.engine import Connection, Engine
 from tallypost_server.clock import Clock, micros
 from tallypost_server.streams.database import engine_of, url_of
 
+KINDS = ["file", pytest.param("postgres", marks=pytest.mark.postgres)]
 CONFIGURATION = {
     "listen_addresses": "",
     "fsync": "off",  # The system outlives what these tests kill.
@@ -36,8 +37,8 @@ CONFIGURATION = {
 }
 # Stands before the server's own clock in a test's search path, and tells what the test's clock told last.
 CLOCK = """
-CREATE SCHEMA fake;
-CREATE FUNCTION fake.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE AS
+CREATE SCHEMA IF NOT EXISTS fake;
+CREATE OR REPLACE FUNCTION fake.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE AS
 $$ SELECT timestamptz 'epoch' + current_setting('tallypost.now')::bigint * interval '1 microsecond' $$;
 """
 
@@ -53,6 +54,9 @@ class Database(Protocol):
 
     def lose(self) -> None:
         """Remove all of it, while nothing runs."""
+
+    def damage(self) -> None:
+        """Let it be so that it cannot be read any more."""
 
     def copy(self) -> None:
         """Keep a copy, while nothing runs."""
@@ -74,6 +78,10 @@ class File:
     def lose(self) -> None:
         for ending in ("", "-wal", "-shm"):
             self._path.with_name(self._path.name + ending).unlink(missing_ok=True)
+
+    def damage(self) -> None:
+        self.lose()
+        self._path.write_bytes(b"no database" * 400)
 
     def copy(self) -> None:
         shutil.copy(self._path, self._copy)
@@ -107,6 +115,9 @@ class Schema:
     def lose(self) -> None:
         self._server.run(f"DROP SCHEMA {self._name} CASCADE")
         self.make()
+
+    def damage(self) -> None:
+        self._server.run(f"DROP TABLE {self._name}.sessions")
 
     def copy(self) -> None:
         self._server.run(f"CREATE SCHEMA {self._name}_copy")
@@ -169,6 +180,7 @@ class Postgres:
             )
         for _ in range(200):
             if self._answers():
+                self.run(CLOCK)
                 return
             assert self._process.poll() is None, self._log.read_text()
             time.sleep(0.05)

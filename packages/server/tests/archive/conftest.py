@@ -23,10 +23,8 @@ from tallypost_server.disk import Disk
 from tallypost_server.testing import FakeClock, FaultyDisk
 from tallypost_server.testing_archive import MemoryTables
 
-from ..databases import Database
+from ..databases import KINDS, Database
 from .world import DELAY, World
-
-IN_A_FILE_AND_ON_A_SERVER = ["file", pytest.param("postgres", marks=pytest.mark.postgres)]
 
 
 @pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.s3)])
@@ -167,7 +165,7 @@ def archive(request: pytest.FixtureRequest, on: Callable[..., World], data: Path
     return on(data, _store(request, data, disk), kind=request.param)
 
 
-@pytest.fixture(params=IN_A_FILE_AND_ON_A_SERVER)
+@pytest.fixture(params=KINDS)
 def local(request: pytest.FixtureRequest, on: Callable[..., World], data: Path, disk: Disk) -> World:
     """A world whose tables lie in a folder, on each database."""
     return on(data, FolderStore(data / "archive", disk=disk), kind=request.param)
@@ -180,7 +178,7 @@ def world(request: pytest.FixtureRequest, on: Callable[..., World], data: Path, 
     return on(data, tables, kind=request.param, delay=DELAY)
 
 
-@pytest.fixture(params=IN_A_FILE_AND_ON_A_SERVER)
+@pytest.fixture(params=KINDS)
 def memory(request: pytest.FixtureRequest, on: Callable[..., World], data: Path, disk: FaultyDisk) -> World:
     """A world whose tables lie in memory, on each database. Sessions wait a while."""
     return on(data, MemoryTables(point=disk.point), kind=request.param, delay=DELAY)

@@ -15,6 +15,8 @@ from tallypost_server.archive.store import FolderStore
 from tallypost_server.disk import ARCHIVE_POINTS, FaultPoint
 from tallypost_server.testing import FaultyDisk, Killed
 
+from ..databases import KINDS
+
 DAY = 86_400.0
 REPORT = "0f" * 16
 SESSION = "ab" * 16
@@ -280,7 +282,7 @@ def history(seed: int) -> list[tuple[str, Any]]:
     return [*steps, ("pass", 8 * DAY), ("work", None)]
 
 
-@pytest.mark.parametrize("kind", ["file", pytest.param("postgres", marks=pytest.mark.postgres)])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 12))])
 def test_history_with_a_coordinator_lost_all_the_time_ends_as_without(
     on: Callable[..., Any], data: Path, tmp_path: Path, batch: Callable[..., bytes], seed: int, kind: str

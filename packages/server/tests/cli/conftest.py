@@ -18,13 +18,26 @@ from tallypost_server.cli.main import main
 from tallypost_server.settings import Settings
 from tallypost_server.testing import FakeClock, FaultyDisk
 
+from ..databases import Database, File
+
 
 @pytest.fixture
-def say(data: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def database(data: Path) -> Database:
+    """Where the coordinator lies; modules that are about it have it on a PostgreSQL server too."""
+    return File(data / "coordinator.sqlite")
+
+
+@pytest.fixture
+def make_settings(make_settings: Callable[..., Settings], database: Database) -> Callable[..., Settings]:
+    return lambda **flags: make_settings(**({"coordinator": database.place} | flags))
+
+
+@pytest.fixture
+def say(data: Path, database: Database, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Runs a command on the data folder: its exit status, standard output and standard error."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        status = main(["--data", str(data), *arguments], {})
+        status = main(["--data", str(data), *arguments], {"TALLYPOST_SERVER_COORDINATOR": database.place})
         said = capsys.readouterr()
         return status, said.out, said.err
 

@@ -19,12 +19,19 @@ from tallypost_server.errors import ArchiveUnusable
 from tallypost_server.settings import KeepDays, Settings
 from tallypost_server.testing import FakeClock, FaultyDisk, Killed
 
+from ..databases import KINDS, Database
+
 Say = Callable[..., tuple[int, str, str]]
 Post = Callable[..., Awaitable[None]]
 OTHER_APPLICATION = "example.org/other"
 POINTS: tuple[FaultPoint, ...] = ("before_replace_commit", "after_replace_commit")
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=KINDS)
+def database(request: pytest.FixtureRequest, data: Path, database_of: Callable[[str, Path], Database]) -> Database:
+    return database_of(request.param, data)
 
 
 def rows_in(settings: Settings) -> dict[str, list[Any]]:

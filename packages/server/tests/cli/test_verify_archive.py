@@ -15,11 +15,18 @@ from tallypost_server.disk import ARCHIVE_POINTS, FaultPoint
 from tallypost_server.settings import Settings
 from tallypost_server.testing import FaultyDisk, Killed
 
+from ..databases import KINDS, Database
+
 Say = Callable[..., tuple[int, str, str]]
 Post = Callable[..., Awaitable[None]]
 SESSIONS = ("ab" * 16, "cd" * 16, "0e" * 16)
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=KINDS)
+def database(request: pytest.FixtureRequest, data: Path, database_of: Callable[[str, Path], Database]) -> Database:
+    return database_of(request.param, data)
 
 
 def facts_of(say: Say) -> tuple[int, Any]:
@@ -207,11 +214,9 @@ async def test_verify_tells_a_registered_segment_that_is_gone(
     assert [f"segments/{segment.name}"] == [fault["file"] for fault in facts["damaged"]]
 
 
-async def test_verify_tells_a_coordinator_that_cannot_be_read(say: Say, filled: None, data: Path) -> None:
+async def test_verify_tells_a_coordinator_that_cannot_be_read(say: Say, filled: None, database: Database) -> None:
     """The tables are checked all the same."""
-    (data / "coordinator.sqlite").write_bytes(b"no database" * 400)
-    for path in data.glob("coordinator.sqlite-*"):
-        path.unlink()
+    database.damage()
 
     status, archive = facts_of(say)
 
@@ -294,6 +299,7 @@ async def test_coordinator_lost_with_a_task_begun_costs_no_event_and_doubles_non
     archive: Any,
     disk: FaultyDisk,
     data: Path,
+    database: Database,
     point: FaultPoint,
     filled: None,
 ) -> None:
@@ -304,8 +310,7 @@ async def test_coordinator_lost_with_a_task_begun_costs_no_event_and_doubles_non
     with archivist(archive_max_delay=0) as works, pytest.raises(Killed):
         works.round()
     disk.kill_at("after_park")
-    for path in data.glob("coordinator.sqlite*"):
-        path.unlink()
+    database.lose()
 
     for _ in range(2):
         archive(archive_max_delay=0)

@@ -62,6 +62,7 @@ expires = "never"
 fields = { format = ["pdf", "html"], pages = "count" }
 """
 PROGRAM = {"program": "mytool", "version": "1.2.3", "python": "3.12", "os": "linux", "arch": "x86_64"}
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 @pytest.fixture
@@ -72,8 +73,7 @@ def anyio_backend() -> str:
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
     """A folder in memory where the system has such: making and removing folders is most of what these tests do."""
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="tallypost-", dir=memory) as folder:
+    with tempfile.TemporaryDirectory(prefix="tallypost-", dir=MEMORY) as folder:
         yield Path(folder)
 
 
@@ -117,7 +117,7 @@ def token() -> Callable[[int], str]:
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server for all tests."""
     found = programs()
-    with tempfile.TemporaryDirectory(prefix="tallypost-postgres-") as folder:
+    with tempfile.TemporaryDirectory(prefix="tallypost-postgres-", dir=MEMORY) as folder:
         server = Postgres(Path(folder), found)
         server.make()
         try:

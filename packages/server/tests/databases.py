@@ -34,6 +34,7 @@ CONFIGURATION = {
     "synchronous_commit": "off",
     "max_connections": "60",
     "shared_buffers": "32MB",
+    "max_wal_size": "16MB",
 }
 # Stands before the server's own clock in a test's search path, and tells what the test's clock told last.
 CLOCK = """
@@ -95,13 +96,13 @@ class Schema:
     """A schema of the server's, which is as good as a database, and made and dropped in a moment."""
 
     def __init__(self, server: Postgres, name: str) -> None:
-        self._server, self._name = server, name
+        self._server, self.name = server, name
         self.place = server.place(f"{name},pg_catalog")
         self._in_fake_time = server.place(f"{name},fake,pg_catalog")
         self.make()
 
     def make(self) -> None:
-        self._server.run(f"CREATE SCHEMA {self._name}")
+        self._server.run(f"CREATE SCHEMA {self.name}")
 
     def engine(self, clock: Clock) -> Engine:
         engine = engine_of(self._in_fake_time, clock)
@@ -113,26 +114,26 @@ class Schema:
         return engine
 
     def lose(self) -> None:
-        self._server.run(f"DROP SCHEMA {self._name} CASCADE")
+        self._server.run(f"DROP SCHEMA {self.name} CASCADE")
         self.make()
 
     def damage(self) -> None:
-        self._server.run(f"DROP TABLE {self._name}.sessions")
+        self._server.run(f"DROP TABLE {self.name}.sessions")
 
     def copy(self) -> None:
-        self._server.run(f"CREATE SCHEMA {self._name}_copy")
+        self._server.run(f"CREATE SCHEMA {self.name}_copy")
         for table in self._tables():
-            self._server.run(f"CREATE TABLE {self._name}_copy.{table} AS TABLE {self._name}.{table}")
+            self._server.run(f"CREATE TABLE {self.name}_copy.{table} AS TABLE {self.name}.{table}")
 
     def put_back(self) -> None:
         tables = self._tables()
-        self._server.run("TRUNCATE " + ", ".join(f"{self._name}.{table}" for table in tables))
+        self._server.run("TRUNCATE " + ", ".join(f"{self.name}.{table}" for table in tables))
         for table in tables:
-            self._server.run(f"INSERT INTO {self._name}.{table} TABLE {self._name}_copy.{table}")
-        self._server.run(f"DROP SCHEMA {self._name}_copy CASCADE")
+            self._server.run(f"INSERT INTO {self.name}.{table} TABLE {self.name}_copy.{table}")
+        self._server.run(f"DROP SCHEMA {self.name}_copy CASCADE")
 
     def drop(self) -> None:
-        self._server.run(f"DROP SCHEMA {self._name} CASCADE")
+        self._server.run(f"DROP SCHEMA {self.name} CASCADE")
 
     def _tables(self) -> list[str]:
         """In an order in which each refers to earlier ones alone."""
@@ -157,7 +158,7 @@ class Postgres:
         """Make its data, in a language that sorts otherwise than by bytes."""
         # ruff wants each argument by itself.
         command = [str(self._programs / "initdb"), "--pgdata", str(self._data), "--username", "tallypost"]
-        command += ["--auth", "trust", "--encoding", "UTF8", "--no-sync", "--no-instructions"]
+        command += ["--auth", "trust", "--encoding", "UTF8", "--no-sync", "--no-instructions", "--wal-segsize", "1"]
         command += ["--locale-provider", "icu", "--icu-locale", "en", "--locale", "C.UTF-8"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self._folder, user=self._user)
         assert done.returncode == 0, done.stdout + done.stderr

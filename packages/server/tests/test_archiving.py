@@ -16,6 +16,8 @@ from tallypost_server.archiving import ArchivistProcess
 from tallypost_server.settings import Settings
 from tallypost_server.testing import FakeClock
 
+from .databases import Postgres
+
 
 def children() -> list[int]:
     """The processes that this one has started and not yet buried."""
@@ -103,3 +105,23 @@ def test_archivist_ends_with_a_server_that_is_killed(data: Path, workers: int) -
     server.wait()
 
     wait_until(lambda: not living())
+
+
+@pytest.mark.postgres
+def test_archivist_of_a_server_finds_its_database_and_shows_nobody_the_password(
+    make_settings: Callable[..., Settings], clock: FakeClock, postgres: Postgres
+) -> None:
+    """Arguments of a process are seen by every user of the machine."""
+    schema = postgres.schema()
+    settings = make_settings(coordinator=schema.place + "&password=hush", scan_seconds=0.05)
+    archivist, before = ArchivistProcess(settings, clock=clock), children()
+    archivist.tend()
+    try:
+        (process,) = set(children()) - set(before)
+        made = f"SELECT FROM pg_tables WHERE schemaname = '{schema.name}' AND tablename = 'facts'"
+        wait_until(lambda: postgres.run(made))
+
+        assert b"hush" not in Path(f"/proc/{process}/cmdline").read_bytes()
+    finally:
+        archivist.wait()
+        schema.drop()

@@ -150,3 +150,32 @@ def test_load_refuses_a_rate_that_nobody_can_be_held_to(tmp_path: Path) -> None:
         load(flags, {}, None)
 
     assert 60 == load({**flags, "trusted_hops": "1"}, {}, None).rate_per_address
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("postgresql+psycopg://tallypost:hu@sh@db/tallypost", "postgresql+psycopg://tallypost:***@db/tallypost"),
+        (
+            "postgresql+psycopg://tallypost@db/t?password=hush&port=1",
+            "postgresql+psycopg://tallypost@db/t?password=***&port=1",
+        ),
+        ("postgresql+psycopg://tallypost@db/tallypost", "postgresql+psycopg://tallypost@db/tallypost"),
+        ("/var/lib/tallypost/coordinator.sqlite", "/var/lib/tallypost/coordinator.sqlite"),
+    ],
+)
+def test_settings_that_are_shown_have_no_password(given: str, shown: str) -> None:
+    """What others may see tells where the database is, and not how to get in."""
+    settings = load({"coordinator": given}, {}, None)
+
+    assert given == settings.coordinator
+    assert shown == settings.shown()["coordinator"]["value"]
+
+
+@pytest.mark.parametrize("given", ["mysql://tallypost:hush@db/t", "postgresql://tallypost:hush@db/t", "sqlite:///c"])
+def test_coordinator_that_is_no_database_of_ours_is_refused_without_its_password(given: str) -> None:
+    """An address of another kind would be taken for one of a file, or fail much later."""
+    with pytest.raises(SettingsInvalid, match=r"postgresql\+psycopg://USER@HOST/DATABASE") as raised:
+        load({"coordinator": given}, {}, None)
+
+    assert "hush" not in str(raised.value)

@@ -17,6 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SUPPORTED = [(3, minor) for minor in range(10, 15)]
 TESTS = ["packages", "tests/test_whole_way.py"]
+# As in the Makefile.
+UNIT = "not system and not long and not s3 and not postgres"
 # They show what crashes leave on a disk, which no version of Python changes, and take as long as all others.
 ELSEWHERE = [
     *(f"packages/server/tests/archive/test_{name}.py" for name in ("lost_coordinator", "model", "power_cut", "undone")),
@@ -68,7 +70,7 @@ def run(version: tuple[int, int], interpreter: str) -> bool:
         [*pip, "--requirement", "requirements/dev.txt"],
         [*pip, "--no-deps", "--no-build-isolation", *packages],
         [
-            *(python, "-m", "pytest", "-m", "not system and not long and not s3 and not postgres", "-n", "2", "--dist", "loadfile"),
+            *(python, "-m", "pytest", "-m", UNIT, "-n", "2", "--dist", "loadfile"),
             *(f"--ignore={path}" for path in ELSEWHERE),
             *TESTS,
         ],

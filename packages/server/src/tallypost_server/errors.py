@@ -23,6 +23,7 @@ ServerError
 ├── SegmentDamaged           while reading: from some place on a sealed segment cannot be read
 ├── CannotArchive            while archiving
 │   ├── CoordinatorUnusable  its database refuses, or is damaged
+│   ├── CoordinatorElsewhere  its database is another data folder's
 │   ├── CoordinatorNewer     its database is of a later version
 │   ├── ArchiveUnusable      the tables' store refuses, or is damaged
 │   ├── ArchiveDamaged       what was durable in a table is there no more

@@ -27,7 +27,7 @@ from . import limits
 from .clock import Clock, SystemClock
 from .disk import Disk, OsDisk
 from .erased import Erased
-from .errors import CannotArchive, CoordinatorElsewhere, ExtraMissing, FolderMissing, LeaseLost
+from .errors import CannotArchive, CoordinatorForeign, ExtraMissing, FolderMissing, LeaseLost
 from .segments.node import kept_node
 from .settings import ARCHIVAL, POSTGRESQL, VARIABLE_PREFIX, Settings, without_password
 from .workers import die_with
@@ -77,7 +77,7 @@ def coordinator(settings: Settings) -> Iterator[Coordinator]:
 
     Raises:
         CoordinatorUnusable, CoordinatorNewer: its database cannot be used.
-        CoordinatorElsewhere: it is another data folder's.
+        CoordinatorForeign: it is another data folder's.
         ExtraMissing: what it is reached with is not installed.
     """
     need_archive("the coordinator")
@@ -93,7 +93,7 @@ def coordinator(settings: Settings) -> Iterator[Coordinator]:
     try:
         node = kept_node(settings.data, disk=OsDisk()) if on_server else None
         if node is not None and not opened.belongs_to(node):
-            raise CoordinatorElsewhere(without_password(settings.coordinator), settings.data)
+            raise CoordinatorForeign(without_password(settings.coordinator), settings.data)
         yield opened
     finally:
         opened.close()

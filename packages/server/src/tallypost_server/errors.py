@@ -23,7 +23,7 @@ ServerError
 ├── SegmentDamaged           while reading: from some place on a sealed segment cannot be read
 ├── CannotArchive            while archiving
 │   ├── CoordinatorUnusable  its database refuses, or is damaged
-│   ├── CoordinatorElsewhere  its database is another data folder's
+│   ├── CoordinatorForeign   its database is another data folder's
 │   ├── CoordinatorNewer     its database is of a later version
 │   ├── ArchiveUnusable      the tables' store refuses, or is damaged
 │   ├── ArchiveDamaged       what was durable in a table is there no more
@@ -252,7 +252,7 @@ class CoordinatorUnusable(CannotArchive):
         )
 
 
-class CoordinatorElsewhere(CannotArchive):
+class CoordinatorForeign(CannotArchive):
     """The database keeps what came into another data folder."""
 
     def __init__(self, url: str, data: Path) -> None:

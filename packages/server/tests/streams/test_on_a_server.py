@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from tallypost_server import archiving, limits
 from tallypost_server.clock import SystemClock, micros
-from tallypost_server.errors import CoordinatorElsewhere, CoordinatorNewer, CoordinatorUnusable, ExtraMissing
+from tallypost_server.errors import CoordinatorForeign, CoordinatorNewer, CoordinatorUnusable, ExtraMissing
 from tallypost_server.streams import queries
 from tallypost_server.streams.coordinator import Coordinator, Restored
 from tallypost_server.streams.database import engine_of
@@ -255,7 +255,7 @@ def test_coordinator_is_one_data_folders(schema: Schema, data: Path, make_settin
         opened.register("first", [batch(0, 0)])
     (data / "node").write_text("0b0b0b0b\n")
 
-    with pytest.raises(CoordinatorElsewhere), archiving.coordinator(settings):
+    with pytest.raises(CoordinatorForeign), archiving.coordinator(settings):
         pass
 
     (data / "node").write_text("0a0a0a0a\n")

@@ -27,7 +27,7 @@ from . import limits
 from .clock import Clock, SystemClock
 from .disk import Disk, OsDisk
 from .erased import Erased
-from .errors import CannotArchive, CoordinatorForeign, ExtraMissing, FolderMissing, LeaseLost
+from .errors import CannotArchive, CoordinatorForeign, CoordinatorUnusable, ExtraMissing, FolderMissing, LeaseLost
 from .segments.node import kept_node
 from .settings import ARCHIVAL, POSTGRESQL, VARIABLE_PREFIX, Settings, without_password
 from .workers import die_with
@@ -194,6 +194,7 @@ def _for_ever(works: Archivist, ended: threading.Event, pause: float) -> None:
             works.round()
         except (CannotArchive, OSError) as failure:  # Nothing is lost; what does not pass by itself is said each time.
             _log.error("%s", failure)
+            started = started and not isinstance(failure, CoordinatorUnusable)
         ended.wait(pause)
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,7 @@ def test_outage_of_the_database_parks_nothing_and_passes_by_itself(
         postgres.kill()
         postgres.start()
 
+    archivist.start()
     done = archivist.round()
     world.clock.advance(limits.archive_retry_seconds_max)
     world.work(archivist)
@@ -186,7 +188,7 @@ def test_outage_of_the_database_parks_nothing_and_passes_by_itself(
 def test_database_that_was_away_between_two_rounds_is_found_again(
     on: Callable[..., World], postgres: Postgres, data: Path, disk: FaultyDisk, report: Callable[..., bytes]
 ) -> None:
-    """Connections of before are dead, and nothing fails for it."""
+    """Connections of before are dead; it is looked at anew before anything is done, and no task fails for it."""
     world = on(data, FolderStore(data / "archive", disk=disk), kind="postgres")
     archivist = world.archivist()
     archivist.round()
@@ -194,7 +196,76 @@ def test_database_that_was_away_between_two_rounds_is_found_again(
     postgres.start()
     world.seal(report())
 
+    with pytest.raises(CannotArchive, match="looked at first"):
+        archivist.round()
+    archivist.start()
+
     assert (1, 1, 0, 1, False) == archivist.round()
+
+
+@pytest.mark.postgres
+@pytest.mark.timeout(240)
+def test_archivist_that_is_a_process_goes_on_by_itself_when_the_database_is_back(
+    shared: World, postgres: Postgres, report: Callable[..., bytes]
+) -> None:
+    """Nobody needs to start it again."""
+    assert isinstance(shared.database, Schema)
+    environment = {**os.environ, "TALLYPOST_SERVER_COORDINATOR": shared.database.place}
+    command = [sys.executable, "-m", "tallypost_server", "--data", str(shared.data), "archive"]
+    command += ["--archive-batch-seconds", "0", "--scan-seconds", "0.2"]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        for name in NAMES[:3]:
+            shared.seal(report(id=name))
+            for _ in range(600):
+                if not shared.segments():
+                    break
+                assert process.poll() is None
+                time.sleep(0.1)
+            assert [] == shared.segments()
+            postgres.kill()
+            time.sleep(0.5)
+            postgres.start()
+    finally:
+        process.terminate()
+        said = process.communicate(timeout=60)[1]
+
+    assert 0 == process.returncode, said
+    assert dict.fromkeys(NAMES[:3], 1) == shared.reports()
+
+
+@pytest.mark.postgres
+@pytest.mark.timeout(240)
+def test_database_that_comes_back_without_the_last_transactions_is_made_anew(
+    on: Callable[..., World],
+    postgres: Postgres,
+    data: Path,
+    disk: FaultyDisk,
+    report: Callable[..., bytes],
+    batch: Callable[..., bytes],
+) -> None:
+    """As a replica that took over: a number is given out twice, for tasks of two kinds, and no row is there twice."""
+    world = on(data, FolderStore(data / "archive", disk=disk), kind="postgres")
+    archivist = world.archivist()
+    archivist.round()
+    world.database.copy()
+    world.seal(report())
+    archivist.round()
+    postgres.kill()
+    postgres.start()
+    world.database.put_back()
+
+    for bodies in ([batch(1, terminal=0)], [report(), report(id="01" * 16)]):
+        world.seal(*bodies)
+        try:
+            archivist.round()
+        except CannotArchive:
+            archivist.start()
+            archivist.round()
+
+    assert {REPORT: 1, "01" * 16: 1} == world.reports()
+    assert {(SESSION, 0): 1} == world.events()
+    assert [] == world.segments()
 
 
 @pytest.mark.postgres

@@ -115,12 +115,15 @@ class Archivist:
     def start(self) -> None:
         """See that the archive is whole, and that the coordinator is of the same day; it is made anew if it is not.
 
+        Needed again after the coordinator was away.
+
         Raises:
             ArchiveUnusable: the store refuses.
             ArchiveDamaged: what was durable is gone.
             CoordinatorUnusable: the database refuses.
             LeaseLost: another archivist is at work, or was until a moment ago, and there is something to undo.
         """
+        self._coordinator.look_anew()
         if any(self._tables.damages(name) for name in TABLES):
             self._undo()
         for name in TABLES:

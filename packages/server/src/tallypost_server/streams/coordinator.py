@@ -73,6 +73,10 @@ class Coordinator:
         """
         self._engine, self._task_rows_max = engine, task_rows_max
         self._place = without_password(engine.url.render_as_string(hide_password=False))
+        self._reached = self._looked_at = 0  # How often a server was connected to, and when the archive was looked at.
+        if engine.dialect.name == "postgresql":
+            sa.event.listen(engine, "connect", self._note)
+        self.look_anew()
         with self._begin() as connection:
             self.lanes = migrate(connection, lanes=lanes)
 
@@ -80,10 +84,29 @@ class Coordinator:
         """Give the database back."""
         self._engine.dispose()
 
+    def look_anew(self) -> None:
+        """Use the database that is there now, also if it is another than before: what it knows is compared next.
+
+        Raises:
+            CoordinatorUnusable: it is away.
+        """
+        try:
+            self._engine.connect().close()
+        except sa.exc.DBAPIError as failure:
+            raise CoordinatorUnusable(self._place, failure) from failure
+        self._looked_at = self._reached
+
+    def _note(self, *_: object) -> None:
+        self._reached += 1
+
     @contextlib.contextmanager
     def _begin(self) -> Iterator[Connection]:
         try:
             with self._engine.begin() as connection:
+                if self._reached != self._looked_at:
+                    # A server that was away may be another one, which lacks what the last one did: numbers that it
+                    # gives out may be in the tables.
+                    raise CoordinatorUnusable(self._place, ConnectionResetError("it was away, and is looked at first"))
                 yield connection
         except sa.exc.DBAPIError as failure:
             raise CoordinatorUnusable(self._place, failure) from failure

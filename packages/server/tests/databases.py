@@ -156,7 +156,6 @@ class Postgres:
 
     def make(self) -> None:
         """Make its data, in a language that sorts otherwise than by bytes."""
-        # ruff wants each argument by itself.
         command = [str(self._programs / "initdb"), "--pgdata", str(self._data), "--username", "tallypost"]
         command += ["--auth", "trust", "--encoding", "UTF8", "--no-sync", "--no-instructions", "--wal-segsize", "1"]
         command += ["--locale-provider", "icu", "--icu-locale", "en", "--locale", "C.UTF-8"]

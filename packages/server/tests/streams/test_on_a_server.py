@@ -184,8 +184,8 @@ def test_one_that_waits_in_vain_for_its_turn_says_so(engine: Callable[..., Engin
 def test_transactions_are_as_they_must_be_whatever_the_server_was_told(engine: Callable[..., Engine]) -> None:
     """They see what others have committed, and are durable."""
     with engine().begin() as connection:
-        told = [connection.exec_driver_sql(f"SHOW {name}").scalar() for name in ("transaction_isolation",)]
-        told.append(connection.exec_driver_sql("SHOW synchronous_commit").scalar())
+        names = ("transaction_isolation", "synchronous_commit")
+        told = [connection.exec_driver_sql(f"SHOW {name}").scalar() for name in names]
 
     assert ["read committed", "on"] == told
 

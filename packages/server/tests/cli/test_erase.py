@@ -432,7 +432,8 @@ async def test_commit_on_a_handle_from_before_an_erasure_is_refused(
 ) -> None:
     """Also where the lease was seen to be held the moment before: it is looked at again, and lost."""
     tables, others = archiving.tables(make_settings()), archiving.tables(make_settings())
-    rows = {tables.files("reports")[0].day: tables.read("reports", tables.files("reports")[0].path)}
+    before = tables.files("reports")
+    rows = {before[0].day: tables.read("reports", before[0].path)}
     asked: list[int] = []
 
     def renew() -> None:
@@ -444,7 +445,7 @@ async def test_commit_on_a_handle_from_before_an_erasure_is_refused(
     with pytest.raises(LeaseLost):
         tables.write("reports", 0, Mark.of(99, "ab" * 16), "ab" * 16, rows, renew)
 
-    assert 1 == len(tables.files("reports"))
+    assert before == tables.files("reports")
 
 
 @pytest.mark.parametrize("point", ["before_table_commit", "between_tables", "before_finish"])

@@ -17,6 +17,7 @@ from tallypost_server.clock import SystemClock, micros
 from tallypost_server.disk import FaultPoint
 from tallypost_server.errors import ArchiveUnusable
 from tallypost_server.settings import KeepDays, Settings
+from tallypost_server.streams.coordinator import Coordinator
 from tallypost_server.testing import FakeClock, FaultyDisk, Killed
 
 from ..databases import KINDS, Database
@@ -30,8 +31,14 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(params=KINDS)
-def database(request: pytest.FixtureRequest, data: Path, database_of: Callable[[str, Path], Database]) -> Database:
-    return database_of(request.param, data)
+def database(
+    request: pytest.FixtureRequest, data: Path, database_of: Callable[[str, Path], Database], clock: FakeClock
+) -> Database:
+    """With one lane on a server too: these tests count files."""
+    made = database_of(request.param, data)
+    if request.param == "postgres":
+        Coordinator(made.engine(clock), lanes=1).close()
+    return made
 
 
 def rows_in(settings: Settings) -> dict[str, list[Any]]:

@@ -13,7 +13,8 @@ from tallypost_server.archive.check import ArchiveChecker
 from tallypost_server.archive.tables import Stored
 from tallypost_server.disk import ARCHIVE_POINTS, FaultPoint
 from tallypost_server.settings import Settings
-from tallypost_server.testing import FaultyDisk, Killed
+from tallypost_server.streams.coordinator import Coordinator
+from tallypost_server.testing import FakeClock, FaultyDisk, Killed
 
 from ..databases import KINDS, Database
 
@@ -25,8 +26,14 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(params=KINDS)
-def database(request: pytest.FixtureRequest, data: Path, database_of: Callable[[str, Path], Database]) -> Database:
-    return database_of(request.param, data)
+def database(
+    request: pytest.FixtureRequest, data: Path, database_of: Callable[[str, Path], Database], clock: FakeClock
+) -> Database:
+    """With one lane on a server too: these tests count files."""
+    made = database_of(request.param, data)
+    if request.param == "postgres":
+        Coordinator(made.engine(clock), lanes=1).close()
+    return made
 
 
 def facts_of(say: Say) -> tuple[int, Any]:

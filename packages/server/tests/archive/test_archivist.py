@@ -304,15 +304,14 @@ def test_poison_is_parked_alone_and_the_rest_is_archived(memory: World) -> None:
 
 def test_report_that_was_parked_is_tried_again_when_it_comes_again(memory: World) -> None:
     """It is not in the archive, so it is no repetition; whatever refused it may have been mended."""
-    assert isinstance(memory.tables, MemoryTables)
-    memory.tables.refuses = lambda name, rows: True
+    memory.memory.refuses = lambda name, rows: True
     memory.report(3)
     memory.seal()
     archivist = memory.archivist()
     archivist.round()
     assert [] == memory.rows("reports")
 
-    memory.tables.refuses = lambda name, rows: False
+    memory.memory.refuses = lambda name, rows: False
     memory.report(3)
     memory.seal()
     archivist.round()

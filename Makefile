@@ -57,9 +57,10 @@ $(VENV)/.s3-ready: $(READY) requirements/s3.txt
 s3: $(VENV)/.s3-ready
 	$(BIN)/python -m pytest -m s3 packages/server/tests/archive
 
+# LONG=1 runs the long ones too.
 .PHONY: postgres
 postgres: $(READY)
-	$(BIN)/python -m pytest -m postgres --numprocesses 2 --dist loadfile packages/server/tests
+	$(BIN)/python -m pytest -m "postgres$(if $(LONG),, and not long)" --numprocesses 2 --dist loadfile packages/server/tests
 
 .PHONY: demo
 demo: $(READY)

@@ -26,6 +26,7 @@ from tallypost_server.clock import Clock, micros
 from tallypost_server.streams.database import engine_of, url_of
 
 KINDS = ["file", pytest.param("postgres", marks=pytest.mark.postgres)]
+LONG_KINDS = ["file", pytest.param("postgres", marks=[pytest.mark.postgres, pytest.mark.long])]
 CONFIGURATION = {
     "listen_addresses": "",
     "fsync": "off",  # The system outlives what these tests kill.

@@ -176,6 +176,8 @@ archivist_rest_seconds = 5.0
 archivist_stop_seconds_max = 4.0
 # Archival is done beside answering: its processor time comes second.
 archive_niceness = 10
+# That of the thread that seals, beside the one that answers.
+seal_niceness = 15
 
 # A load looks this often for what got no answer and what must be connected anew; a server that is away is not stormed.
 load_tend_seconds = 0.1

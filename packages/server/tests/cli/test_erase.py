@@ -24,7 +24,7 @@ from tallypost_server.settings import Settings
 from tallypost_server.streams.task import Mark
 from tallypost_server.testing import FakeClock, FaultyDisk, Killed
 
-from ..databases import KINDS, Database, File
+from ..databases import LONG_KINDS, Database, File
 
 Say = Callable[..., tuple[int, str, str]]
 Post = Callable[..., Awaitable[None]]
@@ -33,7 +33,7 @@ GONE, OTHER = "ab" * 16, "cd" * 16
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=LONG_KINDS)
 def database(request: pytest.FixtureRequest, data: Path, database_of: Callable[[str, Path], Database]) -> Database:
     return database_of(request.param, data)
 
@@ -332,7 +332,7 @@ async def test_segment_from_a_backup_is_archived_without_what_was_erased(
 
 @pytest.mark.parametrize("killed", [None, *ERASE_POINTS[4:7]])
 async def test_archive_from_a_backup_loses_what_is_marked_when_the_coordinator_is_made_anew(
-    say: Say, filled: None, archive: Any, data: Path, disk: FaultyDisk, killed: FaultPoint | None
+    say: Say, filled: None, archive: Any, data: Path, database: Database, disk: FaultyDisk, killed: FaultPoint | None
 ) -> None:
     """A backup from before an erasure, with the marks of after it: at the next start the stream is nowhere again."""
     shutil.copytree(data / "archive", data.parent / "backup")
@@ -340,8 +340,7 @@ async def test_archive_from_a_backup_loses_what_is_marked_when_the_coordinator_i
     erase(say)
     shutil.rmtree(data / "archive")
     shutil.copytree(data.parent / "backup", data / "archive")
-    for path in data.glob("coordinator.sqlite*"):
-        path.unlink()
+    database.lose()
     come_back = named_in(data)
     if killed is not None:
         disk.kill_at(killed)
@@ -359,7 +358,7 @@ async def test_archive_from_a_backup_loses_what_is_marked_when_the_coordinator_i
 
 
 async def test_archive_from_a_backup_without_its_marks_has_what_was_erased_until_it_is_erased_again(
-    say: Say, filled: None, archive: Any, data: Path
+    say: Say, filled: None, archive: Any, data: Path, database: Database
 ) -> None:
     """Nobody knows of it any more but who asked for it."""
     shutil.copytree(data / "archive", data.parent / "backup")
@@ -367,8 +366,7 @@ async def test_archive_from_a_backup_without_its_marks_has_what_was_erased_until
     for folder in ("archive", "erased"):
         shutil.rmtree(data / folder)
     shutil.copytree(data.parent / "backup", data / "archive")
-    for path in data.glob("coordinator.sqlite*"):
-        path.unlink()
+    database.lose()
 
     archive()
     come_back = named_in(data)

@@ -20,7 +20,7 @@ from tallypost_server.settings import KeepDays, Settings
 from tallypost_server.streams.coordinator import Coordinator
 from tallypost_server.testing import FakeClock, FaultyDisk, Killed
 
-from ..databases import KINDS, Database
+from ..databases import LONG_KINDS, Database
 
 Say = Callable[..., tuple[int, str, str]]
 Post = Callable[..., Awaitable[None]]
@@ -30,7 +30,7 @@ POINTS: tuple[FaultPoint, ...] = ("before_replace_commit", "after_replace_commit
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=LONG_KINDS)
 def database(
     request: pytest.FixtureRequest, data: Path, database_of: Callable[[str, Path], Database], clock: FakeClock
 ) -> Database:

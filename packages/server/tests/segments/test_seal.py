@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 import zstandard
 
+from tallypost_server import limits
 from tallypost_server.disk import SEAL_POINTS, FaultPoint, OsDisk
 from tallypost_server.errors import SealFailed
 from tallypost_server.metrics import Metrics
@@ -373,6 +375,23 @@ class TestSealThread:
     @pytest.fixture
     def thread(self, sealer: Sealer, clock: FakeClock, metrics: Metrics) -> SealThread:
         return SealThread(sealer, clock=clock, metrics=metrics)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere niceness is the process's")
+    def test_sealing_steps_back_and_nobody_else(
+        self, sealer: Sealer, clock: FakeClock, metrics: Metrics, opened: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Who posts is answered first, as long as there is a processor too few."""
+        nice = []
+        monkeypatch.setattr(sealer, "seal", lambda stem: nice.append(os.getpriority(os.PRIO_PROCESS, 0)))
+        before = os.getpriority(os.PRIO_PROCESS, 0)
+        thread = SealThread(sealer, clock=clock, metrics=metrics)
+
+        thread.start()
+        thread.hand_over(STEM)
+
+        assert thread.stop(5.0)
+        assert [max(before, limits.seal_niceness)] == nice
+        assert before == os.getpriority(os.PRIO_PROCESS, 0)
 
     def test_stop_seals_what_waits(self, thread: SealThread, opened: Path, data: Path) -> None:
         """What was handed over is sealed before the end."""

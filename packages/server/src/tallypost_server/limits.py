@@ -175,7 +175,9 @@ clock_kept_seconds = 3600.0
 archivist_rest_seconds = 5.0
 archivist_stop_seconds_max = 4.0
 # Archival is done beside answering: its processor time comes second.
-archive_niceness = 10
+archive_niceness = 19
+# It syncs what it writes after so many bytes.
+store_piece_bytes = 256 << 10
 # That of the thread that seals, beside the one that answers.
 seal_niceness = 15
 

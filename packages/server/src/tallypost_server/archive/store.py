@@ -105,8 +105,10 @@ class FolderStore:
         self._disk.unlink(half)  # Left by one that was killed.
         file = self._disk.create(half)
         try:
-            file.write(data)
-            file.sync()
+            # Piece by piece: who syncs a document meanwhile waits for what else the disk has to write by then.
+            for begin in range(0, max(len(data), 1), limits.store_piece_bytes):
+                file.write(data[begin : begin + limits.store_piece_bytes])
+                file.sync()
         finally:
             file.close()
         self._disk.rename(half, target)

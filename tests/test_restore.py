@@ -275,6 +275,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Filled:
     return made
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("call", range(1, 8))
 def test_backup_is_whole_wherever_an_archivist_does_all_its_work_in_between(
     rsync: str, filled: Filled, tmp_path: Path, call: int

@@ -33,6 +33,7 @@ def _run(machine: type[Archive], examples: int, steps: int) -> None:
     )
 
 
+@pytest.mark.timeout(240)
 def test_each_index_is_archived_once_whatever_happens() -> None:
     """Any order, repetitions, overlaps, contradictions, gaps, two archivists, each killed or asleep anywhere."""
     held(Archive, examples=15, steps=30)

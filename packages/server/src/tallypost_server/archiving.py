@@ -187,15 +187,16 @@ def _until_nothing_is_due(works: Archivist, ended: threading.Event) -> int:
 def _for_ever(works: Archivist, ended: threading.Event, pause: float) -> None:
     started = False
     while not ended.is_set():
+        more = False
         try:
             if not started:
                 works.start()
                 started = True
-            works.round()
+            more = works.round().more
         except (CannotArchive, OSError) as failure:  # Nothing is lost; what does not pass by itself is said each time.
             _log.error("%s", failure)
             started = started and not isinstance(failure, CoordinatorUnusable)
-        ended.wait(pause)
+        ended.wait(0 if more else pause)
 
 
 def archive_reader(settings: Settings) -> ArchiveReader:

@@ -124,6 +124,8 @@ file_lanes = 1
 coordinator_cache_bytes = 256 << 20
 # How long SQLite's log grows before what it holds is written into the database.
 coordinator_log_bytes = 128 << 20
+# So many documents of a backlog are taken up before what is due of them is archived.
+register_documents_max = 100_000
 # So many reports at a time are put into a task.
 gather_rows = 10_000
 # An archivist that says nothing for so long is dead or asleep; one that works renews its lease before each step.

@@ -25,7 +25,7 @@ def test_report_is_archived_as_it_was_stored_and_its_segment_goes(world: World) 
 
     done = world.archivist().round()
 
-    assert (1, 1, 0, 1, False) == done
+    assert (1, 1, 0, 1, False, False) == done
     assert [] == world.segments()
     one, two = world.rows("reports")
     assert datetime.date(2026, 11, 23) == one["day"]
@@ -79,6 +79,27 @@ def test_delay_begins_anew_with_each_entry(memory: World) -> None:
     assert 0 == archivist.round().archived
     memory.clock.advance(DELAY)
     assert 1 == archivist.round().archived
+
+
+def test_backlog_is_taken_up_bit_by_bit_and_no_session_is_judged_before_its_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is held of it does not grow with it; what an overdue session lacks may lie in the rest."""
+    monkeypatch.setattr(limits, "register_documents_max", 2)
+    for number in range(3):
+        world.report(number)
+        world.batch(2 * number, 2, terminal=5)
+        world.seal()
+    world.clock.advance(MAX_DELAY + 1)
+    archivist = world.archivist()
+
+    rounds = [archivist.round() for _ in range(4)]
+
+    assert [(1, True), (1, True), (1, False), (0, False)] == [(done.registered, done.more) for done in rounds]
+    assert [1, 1, 2, 0] == [done.archived for done in rounds]
+    assert ("complete", 5, [], 1) == tuple(world.part()[key] for key in ("state", "terminal", "gaps", "part"))
+    assert 3 == len(world.rows("reports"))
+    assert [] == world.segments()
 
 
 def test_overdue_session_is_archived_sparse_without_a_terminal_that_was_not_reached(world: World) -> None:

@@ -73,11 +73,13 @@ class Round(NamedTuple):
     removed: int
     busy: bool = False
     """Whether another archivist held something of it."""
+    more: bool = False
+    """Whether segments wait that were not taken up yet."""
 
     @property
     def idle(self) -> bool:
         """Whether there was nothing to do."""
-        return not (self.registered or self.archived or self.failed)
+        return not (self.registered or self.archived or self.failed or self.more)
 
 
 class Archivist:
@@ -178,13 +180,13 @@ class Archivist:
     def round(self) -> Round:
         """Register, gather, archive, remove: all that is due now and that no other archivist holds."""
         registered = removed = archived = failed = 0
-        busy = False
+        busy = more = False
         with self._lease("scan") as held:
             busy |= not held
             if held:
                 removed += self._remove()
-                registered = self._register()
-                self._gather()
+                registered, more = self._register()
+                self._gather(sessions=not more)
         for lane in range(self._coordinator.lanes):
             with self._lease(f"lane-{lane}") as held:
                 busy |= not held
@@ -208,7 +210,7 @@ class Archivist:
                     self._tidy()
                 for name in TABLES:
                     self._checkpoint(name)
-        return Round(registered, archived, failed, removed, busy)
+        return Round(registered, archived, failed, removed, busy, more)
 
     def _tidy(self) -> None:
         """What is not done now is done the next time: it holds nothing up."""
@@ -226,18 +228,24 @@ class Archivist:
 
     # -- what comes in ----------------------------------------------------------------------------------------------
 
-    def _register(self) -> int:
+    def _register(self) -> tuple[int, bool]:
+        """Take up segments: how many those were, and whether more wait. A backlog is taken up bit by bit.
+
+        So what is held of it at a time, in memory and in the coordinator, does not grow with it.
+        """
         self._erased.scan()
         # In this order: what another removes meanwhile is settled by then, and is not taken for lost.
         known, sealed = self._coordinator.segments(), self._sealed()
         for name in sorted(set(known) - set(sealed)):
             # Before what a repair has made of it is taken up, which would pass for a repetition of what is lost.
             if not self._coordinator.lose_segment(name):
-                return 0  # A task has begun with it, and gives it back first.
-        registered = 0
+                return 0, False  # A task has begun with it, and gives it back first.
+        registered = documents = 0
         for name in sealed:
             if name in known or not self._go_on():
                 continue
+            if documents >= limits.register_documents_max:
+                return registered, True
             try:
                 lines = ((place, len(line), decode_line(line)) for place, line in self._lines(name))
                 # Erased ones come into a segment only from elsewhere: a backup.
@@ -252,13 +260,16 @@ class Archivist:
                     _log.error("%s is not archived: %s; see tallypost-server verify --repair", name, damage)
                 continue
             registered += self._coordinator.register(name, entries)
+            documents += len(entries)
             self._disk.point("after_register")
             self._coordinator.hold("scan", self._name)
-        return registered
+        return registered, False
 
-    def _gather(self) -> None:
+    def _gather(self, *, sessions: bool) -> None:
         rules = self._rules
-        self._coordinator.gather(self._now(), delay=rules.delay, max_delay=rules.max_delay, new_id=self._token)
+        self._coordinator.gather(
+            self._now(), delay=rules.delay, max_delay=rules.max_delay, new_id=self._token, sessions=sessions
+        )
 
     def _claim(self, lane: int) -> Task | None:
         try:

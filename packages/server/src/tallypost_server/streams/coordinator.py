@@ -260,16 +260,21 @@ class Coordinator:
 
     # -- what is due ------------------------------------------------------------------------------------------------
 
-    def gather(self, now: int, *, delay: float, max_delay: float, new_id: Callable[[int], str]) -> int:
+    def gather(
+        self, now: int, *, delay: float, max_delay: float, new_id: Callable[[int], str], sessions: bool = True
+    ) -> int:
         """Put what is due into tasks; return how many streams that were.
 
         A report is due as it comes. A session is due when it is complete and `delay` seconds have passed since its last
-        entry, or when its oldest entry that is not archived is older than `max_delay` seconds.
+        entry, or when its oldest entry that is not archived is older than `max_delay` seconds. With `sessions` off none
+        is looked at: while segments wait to be registered, what one lacks may lie there.
         """
         gathered = 0
         with self._begin() as connection:
             for lane in range(self.lanes):
                 gathered += self._gather_reports(connection, lane, now, new_id)
+            if not sessions:
+                return gathered
             puts, grown = [], dict[str, list[int]]()
             rooms: dict[int, str] = {}
             for row in q.due_sessions(connection, now, micros_in(delay), micros_in(max_delay)):

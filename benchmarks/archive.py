@@ -1,7 +1,7 @@
 """What archival that writes each row once, durably, costs beside a program that only writes the same rows.
 
 Takes   sealed segments of reports of about 1.2 KB, and of events in batches of 20, made by the segments' own writer.
-Gives   rows a second of `Archivist.round`, from the look for segments to their removal, beside a plain program that
+Gives   rows a second of `Archivist.round`, as often as there is more, from the look for segments to their removal, beside a plain program that
         decodes the same lines and writes the same columns with Arrow: unsorted, without sync, commit or coordinator.
 Never   believes either: the rows of its files are counted afterwards, and of ours no segment must be left.
 """
@@ -212,7 +212,7 @@ def _received(number: int, rows: int) -> str:
 
 
 def archive(kind: Kind, data: Path) -> dict[str, Any]:
-    """A round of an archivist, as `tallypost-server archive --once` does it, two hours later."""
+    """Rounds of an archivist, as `tallypost-server archive --once` does it, two hours later."""
     from tallypost_server import archiving
     from tallypost_server.archive.archivist import Archivist, Rules
     from tallypost_server.archive.store import FolderStore
@@ -228,9 +228,11 @@ def archive(kind: Kind, data: Path) -> dict[str, Any]:
     rules = Rules(delay=300, max_delay=604_800, batch_seconds=0)
     archiving.spare_the_collector()
     with timed() as sample:
-        Archivist(
+        works = Archivist(
             data, coordinator=coordinator, tables=tables, rules=rules, disk=disk, clock=clock, token=secrets.token_hex
-        ).round()
+        )
+        while works.round().more:
+            pass
     coordinator.close()
     files = tables.files(kind)
     return sample | {"rows": sum(file.rows for file in files), "files": [file.size for file in files]}

@@ -200,7 +200,7 @@ def test_database_that_was_away_between_two_rounds_is_found_again(
         archivist.round()
     archivist.start()
 
-    assert (1, 1, 0, 1, False) == archivist.round()
+    assert (1, 1, 0, 1, False, False) == archivist.round()
 
 
 @pytest.mark.postgres

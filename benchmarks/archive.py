@@ -1,8 +1,9 @@
 """What archival that writes each row once, durably, costs beside a program that only writes the same rows.
 
 Takes   sealed segments of reports of about 1.2 KB, and of events in batches of 20, made by the segments' own writer.
-Gives   rows a second of `Archivist.round`, as often as there is more, from the look for segments to their removal, beside a plain program that
-        decodes the same lines and writes the same columns with Arrow: unsorted, without sync, commit or coordinator.
+Gives   rows a second of `Archivist.round`, while there is more, from the look for segments to their removal, beside a
+        plain program that decodes the same lines and writes the same columns with Arrow: unsorted, without sync, commit
+        or coordinator.
 Never   believes either: the rows of its files are counted afterwards, and of ours no segment must be left.
 """
 

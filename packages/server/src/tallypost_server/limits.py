@@ -126,6 +126,8 @@ coordinator_cache_bytes = 256 << 20
 coordinator_log_bytes = 128 << 20
 # So many documents of a backlog are taken up before what is due of them is archived.
 register_documents_max = 100_000
+# A task that is not full waits so long for the rest of a backlog, at most.
+backlog_seconds_max = 3600.0
 # So many reports at a time are put into a task.
 gather_rows = 10_000
 # An archivist that says nothing for so long is dead or asleep; one that works renews its lease before each step.

@@ -96,7 +96,7 @@ def test_backlog_is_taken_up_bit_by_bit_and_no_session_is_judged_before_its_end(
     rounds = [archivist.round() for _ in range(4)]
 
     assert [(1, True), (1, True), (1, False), (0, False)] == [(done.registered, done.more) for done in rounds]
-    assert [1, 1, 2, 0] == [done.archived for done in rounds]
+    assert [0, 0, 2, 0] == [done.archived for done in rounds]
     assert ("complete", 5, [], 1) == tuple(world.part()[key] for key in ("state", "terminal", "gaps", "part"))
     assert 3 == len(world.rows("reports"))
     assert [] == world.segments()

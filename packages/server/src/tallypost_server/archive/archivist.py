@@ -191,7 +191,7 @@ class Archivist:
             with self._lease(f"lane-{lane}") as held:
                 busy |= not held
                 while held and self._go_on():
-                    task = self._claim(lane)
+                    task = self._claim(lane, more=more)
                     if task is None:
                         break
                     if self._archive(task):
@@ -271,9 +271,11 @@ class Archivist:
             self._now(), delay=rules.delay, max_delay=rules.max_delay, new_id=self._token, sessions=sessions
         )
 
-    def _claim(self, lane: int) -> Task | None:
+    def _claim(self, lane: int, *, more: bool) -> Task | None:
+        # What still grows in a backlog waits for the rest of it, so that files are large.
+        batch_seconds = limits.backlog_seconds_max if more else self._rules.batch_seconds
         try:
-            return self._coordinator.claim(lane, self._name, self._now(), batch_seconds=self._rules.batch_seconds)
+            return self._coordinator.claim(lane, self._name, self._now(), batch_seconds=batch_seconds)
         except LeaseLost:
             return None
 

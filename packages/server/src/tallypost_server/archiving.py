@@ -179,7 +179,7 @@ def _until_nothing_is_due(works: Archivist, ended: threading.Event) -> int:
         if done.busy and tries < _TRIES:  # Another may be about to do it, or died with it in hand.
             tries += 1
             ended.wait(_PAUSE_SECONDS)
-        elif not done.registered and not done.archived:
+        elif not (done.registered or done.archived or done.more):
             break
     return 1 if failed else 0
 

@@ -179,11 +179,11 @@ clock_kept_seconds = 3600.0
 archivist_rest_seconds = 5.0
 archivist_stop_seconds_max = 4.0
 # Archival is done beside answering: its processor time comes second.
-archive_niceness = 19
+archive_niceness = 10
 # It syncs what it writes after so many bytes.
 store_piece_bytes = 256 << 10
-# That of the thread that seals, beside the one that answers.
-seal_niceness = 15
+# That of the thread that seals, beside the one that answers. Not more: at the end of a server sealing has some seconds.
+seal_niceness = 5
 
 # A load looks this often for what got no answer and what must be connected anew; a server that is away is not stormed.
 load_tend_seconds = 0.1

@@ -30,6 +30,9 @@ def days(number: float) -> datetime.timedelta:
     [
         (days(0), 0.0, days(0)),
         (days(-3), 0.0, days(-3)),
+        (days(-limits.clock_leap_days_max), 0.0, days(-limits.clock_leap_days_max)),
+        (days(-4000), 0.0, days(0)),
+        (days(-4000), 3600.0, days(-1)),
         (days(-4000), 9e9, days(-4000)),
         (days(limits.clock_leap_days_max), 0.0, days(limits.clock_leap_days_max)),
         (days(limits.clock_leap_days_max + 1), 0.0, days(0)),
@@ -41,7 +44,7 @@ def days(number: float) -> datetime.timedelta:
 def test_believed_follows_a_clock_at_once_or_little_by_little(
     ahead: datetime.timedelta, ran_seconds: float, wanted: datetime.timedelta
 ) -> None:
-    """Back and a few days ahead at once, further ahead a day for each hour that it ran so; never beyond the clock."""
+    """A few days at once, further away a day for each hour that it ran so; never beyond the clock."""
     assert NOON + wanted == believed(NOON, NOON + ahead, ran_seconds)
 
 
@@ -126,6 +129,24 @@ def test_machine_that_was_off_for_years_removes_what_is_over_in_the_end(
 
     assert {} == archive.reports()
     assert archive.coordinator().believed() > 400 * DAY * 1e6
+
+
+def test_clock_that_was_years_behind_for_a_moment_is_believed_at_once_when_it_is_right(
+    archive: Any, started: Callable[..., Archivist], report: Callable[..., bytes]
+) -> None:
+    """As of a machine without a battery, which starts in 1970: what is over goes on the day."""
+    archive.seal(report())
+    archive.work(started())
+    archive.clock.advance(-YEARS)
+    archive.work(started())
+    assert {REPORT: 1} == archive.reports()
+
+    archive.clock.advance(YEARS)
+    for _ in range(4):
+        archive.clock.advance(10 * DAY)
+        archive.work(started())
+
+    assert {} == archive.reports()
 
 
 def away() -> None:

@@ -45,6 +45,30 @@ async def test_documents_of_one_turn_share_a_sync_and_a_bad_one_is_refused_alone
     assert 1 == groups
 
 
+async def test_documents_of_one_turn_are_stored_whatever_happens_to_one(
+    running: Any, report: Document, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quarantine that takes nothing, or a sender who cannot be told, costs no other its answer."""
+    good = [report(id=f"{number:032x}") for number in range(2)]
+
+    async with running() as (app, _):
+
+        def broken(*_: Any, **more: Any) -> None:
+            raise RuntimeError("it takes nothing more")
+
+        monkeypatch.setattr(app.intake._quarantine, "keep_refused", broken)
+        first = taken(app, good[0], b"{}")
+        app.intake.enter("", [])
+        app.intake.take(b"[]", "report", "identity", "r", broken)
+        told = await asyncio.gather(*first, *taken(app, good[1]))
+        under_way = app.intake.admission._requests
+
+    assert [receipts.hash_of(good[0]), "invalid", receipts.hash_of(good[1])] == [
+        each.code if isinstance(each, Declined) else each for each in told
+    ]
+    assert 0 == under_way
+
+
 async def test_documents_of_one_turn_are_decoded_a_few_at_a_time(running: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many small bodies come at once that are large when decoded."""
     bomb = zstandard.ZstdCompressor().compress(b" " * shared.decoded_bytes_max)

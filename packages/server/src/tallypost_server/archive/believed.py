@@ -1,4 +1,4 @@
-"""The time by which something goes for good: a clock that leaps ahead is believed little by little.
+"""The time by which something goes for good: a clock that leaps is believed little by little.
 
 Takes   the machine's clock; the moment that was believed last, which the coordinator keeps.
 Gives   `believed`, the rule; `Believed`, the present moment by it.
@@ -19,15 +19,17 @@ _log = logging.getLogger(__name__)
 
 
 def believed(last: datetime.datetime, now: datetime.datetime, ran_seconds: float) -> datetime.datetime:
-    """The moment to go by, when `last` was believed, the clock says `now`, and `ran_seconds` of work lie in between.
+    """What is believed when `last` was, the clock says `now`, and `ran_seconds` of work lie in between.
 
-    A machine that was off for some days is as usual. A clock that is wrong is wrong by years: whoever starts in 2037
-    has it set right within minutes. If it stays as it is, it is right: then it is caught up with, though nothing else
-    ever tells what day it is.
+    A machine that was off for some days is as usual. A clock that is wrong is wrong by years, in 2037 or 1970, and set
+    right within minutes. If it stays as it is, it is right: then it is caught up with, though nothing else ever tells
+    what day it is.
     """
-    if now - last <= datetime.timedelta(days=limits.clock_leap_days_max):
+    away = now - last
+    if abs(away) <= datetime.timedelta(days=limits.clock_leap_days_max):
         return now
-    return last + min(now - last, datetime.timedelta(seconds=limits.clock_catch_up_factor * ran_seconds))
+    step = datetime.timedelta(seconds=limits.clock_catch_up_factor * ran_seconds)
+    return last + max(-step, min(step, away))
 
 
 class Believed:
@@ -44,12 +46,12 @@ class Believed:
         self._is_told = False
 
     def now(self) -> datetime.datetime:
-        """The moment to go by; the clock's own, unless it has leapt ahead."""
+        """The moment to go by: the clock's own, or an earlier one if it has leapt ahead."""
         now, at = self._clock.now(), self._clock.monotonic()
         if self._last is None:
             self._last = self._before(now)
         self._last, self._looked = believed(self._last, now, at - self._looked), at
-        if self._kept is None or not 0 <= (self._last - self._kept).total_seconds() < limits.clock_kept_seconds:
+        if self._kept is None or abs((self._last - self._kept).total_seconds()) >= limits.clock_kept_seconds:
             self.keep()
         if self._last < now and not self._is_told:
             _log.warning(
@@ -59,7 +61,7 @@ class Believed:
                 stamp(self._last),
             )
         self._is_told = self._last < now
-        return self._last
+        return min(self._last, now)  # Of one that was set back nothing is over before its time, as it tells it.
 
     def keep(self) -> None:
         """Let the coordinator know; also one that was made anew."""

@@ -161,7 +161,7 @@ class Intake:
         if self._erased.has(accepted.stream):
             # Its sender has it stored, and sends it no more.
             self.metrics.erased.add("accept")
-            self._tell(request.answer, accepted.sha256)
+            self._tell(request, accepted.sha256)
             return
         try:
             self._commit.append(accepted.line, partial(self._answer, request, accepted))
@@ -170,22 +170,31 @@ class Intake:
 
     def _answer(self, request: _Request, accepted: Accepted, failure: Declined | None) -> None:
         if failure is not None:
-            self._tell(request.answer, failure)
+            self._tell(request, failure)
             return
         self.metrics.stored.add(request.kind)
         for what, count in accepted.dropped.items():
             self.metrics.dropped.add(what, by=count)
-        self._tell(request.answer, accepted.sha256)
+        self._tell(request, accepted.sha256)
 
     def _decline(self, request: _Request, failure: Exception) -> None:
+        try:
+            self._keep_refused(request, failure)
+        except Exception as unforeseen:  # noqa: BLE001  The sender hears its word all the same.
+            self.unforeseen(unforeseen, request.request_id)
+        told = failure if isinstance(failure, Declined) else self.unforeseen(failure, request.request_id)
+        self._tell(request, told)
+
+    def _keep_refused(self, request: _Request, failure: Exception) -> None:
         if isinstance(failure, Refused) and failure.code in _QUARANTINED:
             self._quarantine.keep_refused(failure, path=PATHS[request.kind], encoding=request.coding, body=request.body)
-        told = failure if isinstance(failure, Declined) else self.unforeseen(failure, request.request_id)
-        self._tell(request.answer, told)
 
-    def _tell(self, answer: Answer, told: str | Declined) -> None:
+    def _tell(self, request: _Request, told: str | Declined) -> None:
         self.admission.leave()
-        answer(told)
+        try:
+            request.answer(told)
+        except Exception as failure:  # noqa: BLE001  Whoever it was, the others of the turn hear their word.
+            self.unforeseen(failure, request.request_id)
 
 
 def too_large() -> Refused:

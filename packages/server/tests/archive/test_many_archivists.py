@@ -26,6 +26,7 @@ from tallypost_server.streams.database import engine_of
 from tallypost_server.testing import FaultyDisk, Killed
 
 from ..databases import Postgres, Schema
+from ..together import together
 from .world import MAX_DELAY, World
 
 REPORT = "0f" * 16
@@ -87,28 +88,20 @@ def test_archivists_at_once_over_many_lanes_archive_each_row_once(
     """They start together on an empty database, and segments come while they work."""
     fill(shared, report, batch)
     shared.coordinator().close()
-    failures: list[BaseException] = []
     worked: list[int] = []
 
-    def work(name: int) -> None:
-        try:
-            with archivist(shared, name) as works:
-                works.start()
-                idle = 0
-                while idle < 3:
-                    done = works.round()
-                    worked.extend([name] * done.archived)
-                    idle = idle + 1 if done.idle and not done.busy else 0
-        except BaseException as failure:
-            failures.append(failure)
+    def work(name: int, _: threading.Event) -> None:
+        with archivist(shared, name) as works:
+            works.start()
+            idle = 0
+            while idle < 3:
+                done = works.round()
+                worked.extend([name] * done.archived)
+                idle = idle + 1 if done.idle and not done.busy else 0
 
-    threads = [threading.Thread(target=work, args=(name,)) for name in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with together(3, work):
+        pass
 
-    assert [] == failures
     assert_each_once(shared)
     assert len(set(worked)) > 1, "one did all the work"
 
@@ -276,37 +269,24 @@ def test_database_that_dies_again_and_again_under_many_archivists_costs_nothing(
     """At any moment, also while it commits: whoever finds it gone tries again, and each row is there once."""
     fill(shared, report, batch)
     shared.coordinator().close()
-    ended = threading.Event()
-    failures: list[BaseException] = []
 
-    def work(name: int) -> None:
-        try:
-            with archivist(shared, name, lambda: not ended.is_set()) as works:
-                while not ended.is_set():
-                    with contextlib.suppress(CannotArchive):
-                        works.start()
-                        works.round()
-        except BaseException as failure:
-            failures.append(failure)
+    def work(name: int, ended: threading.Event) -> None:
+        with archivist(shared, name, lambda: not ended.is_set()) as works:
+            while not ended.is_set():
+                with contextlib.suppress(CannotArchive):
+                    works.start()
+                    works.round()
 
-    threads = [threading.Thread(target=work, args=(name,)) for name in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
+    with together(2, work) as failures:
         for moment in range(6):
-            ended.wait(0.3 + 0.37 * moment)
+            time.sleep(0.3 + 0.37 * moment)
             postgres.kill()
             postgres.start()
         for _ in range(400):
             if not shared.segments() or failures:
                 break
-            ended.wait(0.25)
-    finally:
-        ended.set()
-        for thread in threads:
-            thread.join()
+            time.sleep(0.25)
 
-    assert [] == failures
     assert_each_once(shared)
     assert not list((shared.data / "parked").glob("*"))
 

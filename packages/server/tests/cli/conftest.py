@@ -16,6 +16,7 @@ from tallypost_server.archive.store import FolderStore
 from tallypost_server.archive.tables import Tables
 from tallypost_server.cli.main import main
 from tallypost_server.settings import Settings
+from tallypost_server.streams.coordinator import Coordinator
 from tallypost_server.testing import FakeClock, FaultyDisk
 
 from ..databases import Database, File
@@ -25,6 +26,19 @@ from ..databases import Database, File
 def database(data: Path) -> Database:
     """Where the coordinator lies; modules that are about it have it on a PostgreSQL server too."""
     return File(data / "coordinator.sqlite")
+
+
+@pytest.fixture
+def one_lane(data: Path, database_of: Callable[[str, Path], Database], clock: FakeClock) -> Callable[[str], Database]:
+    """A database with one lane, of whatever kind."""
+
+    def make(kind: str) -> Database:
+        made = database_of(kind, data)
+        if kind == "postgres":
+            Coordinator(made.engine(clock), lanes=1).close()
+        return made
+
+    return make
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tallypost_server.errors import CannotArchive, NotErasedYet
 from tallypost_server.settings import Settings
 
 from ..databases import Database
+from ..together import together
 
 GONE = "ab" * 16
 OTHERS = [format(number * 0x9E3779B97F4A7C15 % 2**64, "016x") * 2 for number in range(1, 13)]
@@ -38,43 +40,30 @@ async def test_erase_beside_archivists_at_once_leaves_nothing_and_costs_no_other
 ) -> None:
     """Whatever they are at: it waits for each lane, and whoever has planned with the stream does not commit it."""
     settings = make_settings(archive_delay=0)
-    ended = threading.Event()
-    failures: list[BaseException] = []
 
-    def work() -> None:
-        try:
-            with archiving.coordinator(settings) as opened:
-                works = archiving.archivist(settings, opened, lambda: not ended.is_set(), 0.0)
-                while not ended.is_set():
-                    try:
-                        works.start()
-                        works.round()
-                    except CannotArchive:  # noqa: PERF203  It waits in between.
-                        ended.wait(0.05)
-        except BaseException as failure:
-            failures.append(failure)
+    def work(_: int, ended: threading.Event) -> None:
+        with archiving.coordinator(settings) as opened:
+            works = archiving.archivist(settings, opened, lambda: not ended.is_set(), 0.0)
+            while not ended.is_set():
+                try:
+                    works.start()
+                    works.round()
+                except CannotArchive:  # noqa: PERF203  It waits in between.
+                    ended.wait(0.05)
 
     def bodies(first: int) -> list[bytes]:
         return [batch(3, session=name, first=first, terminal=8) for name in (*OTHERS, GONE)]
 
     await post(*bodies(0), *(report(id=name) for name in OTHERS))
-    threads = [threading.Thread(target=work) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
+    with together(2, work) as failures:
         await post(*bodies(3))
         erase(settings)
         await post(*bodies(6))
         for _ in range(400):
             if failures or not list((data / "segments").glob("*.zst")):
                 break
-            ended.wait(0.1)
-    finally:
-        ended.set()
-        for thread in threads:
-            thread.join()
+            time.sleep(0.1)
 
-    assert [] == failures
     assert [] == [str(path) for path in data.rglob("*") if path.is_file() and GONE.encode() in path.read_bytes()]
     assert 1 == say("show", GONE)[0]
     tables = archiving.tables(settings)

@@ -17,7 +17,6 @@ from tallypost_server.clock import SystemClock, micros
 from tallypost_server.disk import FaultPoint
 from tallypost_server.errors import ArchiveUnusable
 from tallypost_server.settings import KeepDays, Settings
-from tallypost_server.streams.coordinator import Coordinator
 from tallypost_server.testing import FakeClock, FaultyDisk, Killed
 
 from ..databases import LONG_KINDS, Database
@@ -31,14 +30,9 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(params=LONG_KINDS)
-def database(
-    request: pytest.FixtureRequest, data: Path, database_of: Callable[[str, Path], Database], clock: FakeClock
-) -> Database:
+def database(request: pytest.FixtureRequest, one_lane: Callable[[str], Database]) -> Database:
     """With one lane on a server too: these tests count files."""
-    made = database_of(request.param, data)
-    if request.param == "postgres":
-        Coordinator(made.engine(clock), lanes=1).close()
-    return made
+    return one_lane(request.param)
 
 
 def rows_in(settings: Settings) -> dict[str, list[Any]]:

@@ -13,8 +13,7 @@ from tallypost_server.archive.check import ArchiveChecker
 from tallypost_server.archive.tables import Stored
 from tallypost_server.disk import ARCHIVE_POINTS, FaultPoint
 from tallypost_server.settings import Settings
-from tallypost_server.streams.coordinator import Coordinator
-from tallypost_server.testing import FakeClock, FaultyDisk, Killed
+from tallypost_server.testing import FaultyDisk, Killed
 
 from ..databases import KINDS, Database
 
@@ -26,14 +25,9 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(params=KINDS)
-def database(
-    request: pytest.FixtureRequest, data: Path, database_of: Callable[[str, Path], Database], clock: FakeClock
-) -> Database:
+def database(request: pytest.FixtureRequest, one_lane: Callable[[str], Database]) -> Database:
     """With one lane on a server too: these tests count files."""
-    made = database_of(request.param, data)
-    if request.param == "postgres":
-        Coordinator(made.engine(clock), lanes=1).close()
-    return made
+    return one_lane(request.param)
 
 
 def facts_of(say: Say) -> tuple[int, Any]:

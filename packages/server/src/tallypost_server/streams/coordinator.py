@@ -21,6 +21,7 @@ from .. import limits
 from ..errors import CoordinatorUnusable, LeaseLost
 from ..settings import without_password
 from . import queries as q
+from . import work as w
 from .database import scrub
 from .migrations import make_anew, migrate
 from .ranges import count, ranges, union
@@ -143,7 +144,7 @@ class Coordinator:
     def tasks(self) -> set[str]:
         """The ids of the tasks that are not done."""
         with self._begin() as connection:
-            return q.task_ids(connection)
+            return w.task_ids(connection)
 
     def counts(self) -> Counts:
         """How much there is of what."""
@@ -160,7 +161,7 @@ class Coordinator:
                         for name in ("supplements", "contradictions", "duplicates", "archived_rows")
                     },
                 },
-                q.tasks_by_state(connection),
+                w.tasks_by_state(connection),
                 q.oldest_waiting(connection),
             )
 
@@ -285,10 +286,10 @@ class Coordinator:
                 size[0] += max(row.rows, 1)
                 size[1] += row.bytes
                 if size[0] >= self._task_rows_max or size[1] >= limits.task_bytes_max:
-                    q.grow_task(connection, task, *grown.pop(task))
+                    w.grow_task(connection, task, *grown.pop(task))
                     del rooms[row.lane]
             for task, size in grown.items():
-                q.grow_task(connection, task, *size)
+                w.grow_task(connection, task, *size)
             q.put_sessions(connection, puts)
         return gathered + len(puts)
 
@@ -300,15 +301,15 @@ class Coordinator:
                 return gathered
             task = self._room(connection, "report", lane, now, new_id)
             q.put_reports(connection, task, lane, chunk.last)
-            q.grow_task(connection, task, chunk.rows, chunk.bytes)
+            w.grow_task(connection, task, chunk.rows, chunk.bytes)
             gathered += chunk.rows
 
     def _room(self, connection: Connection, kind: Kind, lane: int, now: int, new_id: Callable[[int], str]) -> str:
         """The task that still gathers, or a new one."""
-        task = q.gathering_task(connection, kind, lane, self._task_rows_max, limits.task_bytes_max)
+        task = w.gathering_task(connection, kind, lane, self._task_rows_max, limits.task_bytes_max)
         if task is None:
             task = new_id(16)
-            q.add_task(connection, task, kind, lane, "gathering", now, 0, 0)
+            w.add_task(connection, task, kind, lane, "gathering", now, 0, 0)
         return task
 
     # -- who works --------------------------------------------------------------------------------------------------
@@ -316,17 +317,17 @@ class Coordinator:
     def hold(self, name: str, holder: str) -> bool:
         """Take or renew a lease, for so long as a lease lasts. False if another holds it."""
         with self._begin() as connection:
-            return q.hold(connection, name, holder, micros_in(limits.lease_seconds))
+            return w.hold(connection, name, holder, micros_in(limits.lease_seconds))
 
     def renew(self, name: str, holder: str) -> bool:
         """Renew a lease. False if another has held it meanwhile, whoever holds it now."""
         with self._begin() as connection:
-            return q.renew(connection, name, holder, micros_in(limits.lease_seconds))
+            return w.renew(connection, name, holder, micros_in(limits.lease_seconds))
 
     def let_go(self, name: str, holder: str) -> None:
         """Give a lease back."""
         with self._begin() as connection:
-            q.let_go(connection, name, holder)
+            w.let_go(connection, name, holder)
 
     def claim(self, lane: int, holder: str, now: int, *, batch_seconds: float) -> Task | None:
         """The lane's next task that is due, with its input frozen and its number; None if there is none.
@@ -339,16 +340,16 @@ class Coordinator:
         with self._begin() as connection:
             self._must_hold(connection, lane, holder)
             batch, retry_max = micros_in(batch_seconds), micros_in(limits.archive_retry_seconds_max)
-            row = q.next_task(connection, lane, now, batch, retry_max, self._task_rows_max, limits.task_bytes_max)
+            row = w.next_task(connection, lane, now, batch, retry_max, self._task_rows_max, limits.task_bytes_max)
             # A table keeps the lane's highest number alone: while one is given out, no other is.
-            if row is None or (row.number is None and q.numbered(connection, lane) is not None):
+            if row is None or (row.number is None and w.numbered(connection, lane) is not None):
                 return None
             if row.state == "gathering":
                 self._freeze(connection, row.id, row.kind)
             number = row.number
             if number is None:
-                number = q.take_number(connection, lane)
-            q.begin_task(connection, row.id, number)
+                number = w.take_number(connection, lane)
+            w.begin_task(connection, row.id, number)
             return Task(row.id, row.kind, lane, number, row.rows, row.failures)
 
     def plan(self, task: Task) -> Plan:
@@ -380,7 +381,7 @@ class Coordinator:
         """
         with self._begin() as connection:
             self._must_hold(connection, task.lane, holder)
-            if not q.is_running(connection, task.id, task.number):
+            if not w.is_running(connection, task.id, task.number):
                 raise LeaseLost(f"lane-{task.lane}", holder)
             supplements = written = 0
             if task.kind == "report":
@@ -393,7 +394,7 @@ class Coordinator:
                     written += count(part.content)
                     settled.append(with_part(_session(row.known), part))
                 self._settle(connection, task.id, settled)
-            q.remove_task(connection, task.id)
+            w.remove_task(connection, task.id)
             q.count(connection, supplements=supplements, archived_rows=written)
             q.mark_settled(connection)
 
@@ -435,7 +436,7 @@ class Coordinator:
         q.keep_parts(connection, parts)
 
     def _must_hold(self, connection: Connection, lane: int, holder: str) -> None:
-        if not q.holds(connection, f"lane-{lane}", holder):
+        if not w.holds(connection, f"lane-{lane}", holder):
             raise LeaseLost(f"lane-{lane}", holder)
 
     # -- what goes wrong --------------------------------------------------------------------------------------------
@@ -443,12 +444,12 @@ class Coordinator:
     def try_later(self, task: Task, problem: str, not_before: int) -> None:
         """Trouble that is not the task's own: try it again, with its number."""
         with self._begin() as connection:
-            q.delay_task(connection, task.id, problem, not_before)
+            w.delay_task(connection, task.id, problem, not_before)
 
     def streams(self, task: Task) -> list[tuple[str, str]]:
         """A task's streams, by application and name."""
         with self._begin() as connection:
-            return q.streams_of_task(connection, task.kind, task.id)
+            return w.streams_of_task(connection, task.kind, task.id)
 
     def split(self, task: Task, holder: str, now: int, new_id: Callable[[int], str]) -> None:
         """Put a task's streams into two tasks, whose number is yet to come. Its own was spent before.
@@ -458,13 +459,13 @@ class Coordinator:
         """
         with self._begin() as connection:
             self._must_hold(connection, task.lane, holder)
-            streams = q.streams_of_task(connection, task.kind, task.id)
+            streams = w.streams_of_task(connection, task.kind, task.id)
             middle = len(streams) // 2
             for number, last in ((middle, streams[middle - 1]), (len(streams) - middle, None)):
                 new = new_id(16)
-                q.add_task(connection, new, task.kind, task.lane, "waiting", now, number, 0)
-                q.move_streams(connection, task.kind, task.id, new, last)
-            q.remove_task(connection, task.id)
+                w.add_task(connection, new, task.kind, task.lane, "waiting", now, number, 0)
+                w.move_streams(connection, task.kind, task.id, new, last)
+            w.remove_task(connection, task.id)
 
     def park(self, task: Task, holder: str) -> None:
         """Give up a task of one stream, a copy of which lies elsewhere.
@@ -476,11 +477,11 @@ class Coordinator:
             self._must_hold(connection, task.lane, holder)
             # What is parked is not archived: it is a gap, and would be tried again if it came again.
             if task.kind == "report":
-                q.forget(connection, q.streams_of_task(connection, task.kind, task.id), [])
+                q.forget(connection, w.streams_of_task(connection, task.kind, task.id), [])
             q.settle_reports(connection, task.id)
             sessions = q.sessions_of_task(connection, task.id).values()
             self._settle(connection, task.id, [_session(row.known) for row in sessions])
-            q.remove_task(connection, task.id)
+            w.remove_task(connection, task.id)
             q.mark_settled(connection)
 
     def give_back(self, task: Task, holder: str) -> None:
@@ -491,7 +492,7 @@ class Coordinator:
         """
         with self._begin() as connection:
             self._must_hold(connection, task.lane, holder)
-            q.give_back(connection, task.id)
+            w.give_back(connection, task.id)
 
     def lose_segment(self, name: str) -> bool:
         """Forget a segment with all that waits in it: it is gone, or damaged. What is archived of it stays.
@@ -570,14 +571,14 @@ class Coordinator:
     def done(self, lane: int) -> int:
         """The number of the lane's last task that is done, which has its mark in a table; 0 before the first."""
         with self._begin() as connection:
-            return q.number(connection, lane) - (q.numbered(connection, lane) is not None)
+            return w.number(connection, lane) - (w.numbered(connection, lane) is not None)
 
     def knows(self, lane: int, mark: Mark) -> bool:
         """Whether this is the mark of a task that was given out here, or an older one's."""
         with self._begin() as connection:
-            if mark.number != q.number(connection, lane):
-                return mark.number < q.number(connection, lane)
-            given = q.numbered(connection, lane)
+            if mark.number != w.number(connection, lane):
+                return mark.number < w.number(connection, lane)
+            given = w.numbered(connection, lane)
             return given is None or given.number != mark.number or Mark.of(*given).spent == mark.spent
 
     def restore(self, past: Restored) -> None:
@@ -588,7 +589,7 @@ class Coordinator:
         with self._begin() as connection:
             make_anew(connection, lanes=self.lanes)
             for lane, number in past.numbers.items():
-                q.raise_number(connection, lane, number)
+                w.raise_number(connection, lane, number)
             q.add_sessions(connection, sessions)
             q.add_reports(connection, reports)
 

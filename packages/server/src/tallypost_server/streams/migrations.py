@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 from ..errors import CoordinatorNewer
 from . import queries as q
 from . import schema
+from . import work as w
 
 # Each brings the schema from the version that it stands for to the next one.
 STEPS: dict[int, Callable[[Connection], None]] = {}
@@ -31,7 +32,7 @@ def migrate(connection: Connection, *, lanes: int) -> int:
         q.keep_fact(connection, "version", str(schema.VERSION))
         q.keep_fact(connection, "lanes", str(lanes))
         for name in ("scan", *(f"lane-{lane}" for lane in range(lanes))):
-            q.add_lease(connection, name)
+            w.add_lease(connection, name)
         return lanes
     version = int(q.fact(connection, "version") or 0)
     if version > schema.VERSION:

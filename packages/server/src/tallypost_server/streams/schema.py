@@ -2,7 +2,8 @@
 
 Takes   nothing.
 Gives   the tables as SQLAlchemy Core has them, and the database's own clock.
-Never   a query (``queries.py``). What stands here follows from what is open and from the horizon, not from history.
+Never   a query (``queries.py``, ``work.py``). What stands here follows from what is open and from the horizon, not
+        from history.
 """
 
 from __future__ import annotations

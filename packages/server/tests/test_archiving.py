@@ -4,14 +4,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from tallypost_server import limits
+from tallypost_server import archiving, limits
+from tallypost_server.archive.archivist import Round
 from tallypost_server.archiving import ArchivistProcess
 from tallypost_server.settings import Settings
 from tallypost_server.testing import FakeClock
@@ -30,6 +32,42 @@ def wait_until(holds: Callable[[], Any]) -> None:
             return
         time.sleep(0.02)
     raise AssertionError("it did not come to that")
+
+
+class Rounds:
+    """An archivist that does what is said, round by round, and then ends whoever has it work."""
+
+    def __init__(self, *rounds: Round) -> None:
+        self.left, self.ended = list(rounds), threading.Event()
+
+    def start(self) -> None:
+        pass
+
+    def round(self) -> Round:
+        done = self.left.pop(0)
+        if not self.left:
+            self.ended.set()
+        return done
+
+
+def test_archivist_with_a_backlog_does_not_rest_between_its_rounds() -> None:
+    """It looks for more at once, until there is none."""
+    works = Rounds(Round(1, 1, 0, 0, more=True), Round(1, 0, 0, 0, more=True), Round(1, 1, 0, 0))
+    begin = time.monotonic()
+
+    archiving._for_ever(cast(Any, works), works.ended, 30.0)
+
+    assert [] == works.left
+    assert time.monotonic() - begin < 20
+
+
+def test_archive_once_goes_on_while_there_is_more() -> None:
+    """Also after a round in which another took up what it saw."""
+    works = Rounds(Round(1, 1, 0, 0, more=True), Round(0, 0, 0, 0, more=True), Round(0, 1, 0, 0), Round(0, 0, 0, 0))
+
+    status = archiving._until_nothing_is_due(cast(Any, works), works.ended)
+
+    assert (0, []) == (status, works.left)
 
 
 @pytest.fixture

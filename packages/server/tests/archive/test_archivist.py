@@ -102,6 +102,24 @@ def test_backlog_is_taken_up_bit_by_bit_and_no_session_is_judged_before_its_end(
     assert [] == world.segments()
 
 
+def test_overdue_session_is_not_judged_while_segments_wait_that_may_have_the_rest(
+    memory: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its task is full at once."""
+    monkeypatch.setattr(limits, "register_documents_max", 1)
+    memory.task_rows_max = 1
+    for number in range(3):
+        memory.batch(2 * number, 2, terminal=5)
+        memory.seal()
+    memory.clock.advance(MAX_DELAY + 1)
+    archivist = memory.archivist()
+
+    done = [archivist.round().archived for _ in range(4)]
+
+    assert [0, 0, 1, 0] == done
+    assert ("complete", 5, [], 1) == tuple(memory.part()[key] for key in ("state", "terminal", "gaps", "part"))
+
+
 def test_overdue_session_is_archived_sparse_without_a_terminal_that_was_not_reached(world: World) -> None:
     """What is there is archived with its gaps; the terminal index that nothing reached is dropped."""
     world.batch(2, 2, lost=0)

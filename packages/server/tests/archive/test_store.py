@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def test_object_put_again_is_replaced(store: ObjectStore) -> None:
 
 def test_large_object_is_whole(store: ObjectStore) -> None:
     """One that is put in several parts is one."""
-    content = bytes(1 << 20) * 24
+    content = random.Random(1).randbytes((24 << 20) + 1)
 
     store.put("large", content)
 

@@ -14,6 +14,7 @@ from tallypost_server.app import App
 from tallypost_server.errors import Declined
 from tallypost_server.ingest import body as bodies
 from tallypost_server.ingest import intake as intakes
+from tallypost_server.segments.group_commit import GroupCommit
 
 pytestmark = pytest.mark.anyio
 Document = Callable[..., bytes]
@@ -31,14 +32,21 @@ def taken(app: App, *documents: bytes, coding: Any = "identity") -> list[asyncio
 
 
 async def test_documents_of_one_turn_share_a_sync_and_a_bad_one_is_refused_alone(
-    running: Any, report: Document
+    running: Any, report: Document, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each hears its own word, in whichever step something is wrong with it."""
     good = [report(id=f"{number:032x}") for number in range(3)]
+    groups = 0
+    hand_over = GroupCommit.hand_over
 
+    def counted(self: GroupCommit) -> None:
+        nonlocal groups
+        groups += 1
+        hand_over(self)
+
+    monkeypatch.setattr(GroupCommit, "hand_over", counted)
     async with running() as (app, _):
         told = await asyncio.gather(*taken(app, good[0], b"{}", good[1], report(day="2020-01-01"), good[2]))
-        groups = app.intake.metrics.groups.value()
 
     assert [receipts.hash_of(document) for document in good] == told[::2]
     assert ["invalid", "too_old"] == [declined.code for declined in told[1::2]]

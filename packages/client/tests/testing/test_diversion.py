@@ -10,6 +10,7 @@ import pytest
 
 from tallypost import Telemetry, WrongUse
 from tallypost.testing import FakeClock, capture
+from tallypost.testing.diversion import _Diversion
 
 Start = Callable[..., Telemetry]
 
@@ -110,6 +111,20 @@ def test_capture_begun_and_ended_while_threads_count_loses_nothing(
         captured += one["cmd/export"]
 
     assert 20_000 == captured + counted()["2026-11-20"].get("cmd/export", 0)
+
+
+def test_capture_has_what_is_counted_in_the_instant_it_begins(off: Telemetry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By another thread, when the application counts there and nobody has looked yet."""
+    exports = off.counter("cmd/export")
+    exchange = _Diversion.exchange
+
+    def exchange_and_count(diversion: _Diversion, telemetry: Telemetry) -> None:
+        exchange(diversion, telemetry)
+        exports.inc()
+
+    monkeypatch.setattr(_Diversion, "exchange", exchange_and_count)
+    with capture(off) as counted:
+        assert {"cmd/export": 1} == counted
 
 
 def test_capture_goes_over_midnight(off: Telemetry, clock: FakeClock) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -73,6 +74,7 @@ async def test_verify_of_a_sound_archive_ends_with_0(say: Say, filled: None) -> 
         },
         "damaged": [],
         "damaged_not_told": 0,
+        "half_done": 0,
         "strangers": [],
     } == archive
     assert "read the archive with 3 reports, 12 events, 4 sessions; 0 damaged\n" in say("verify")[1]
@@ -288,6 +290,42 @@ async def test_checker_in_many_slices_finds_the_same(filled: None, make_settings
 
     assert len(set(map(str, (sorted(map(str, each.faults)) for each in found)))) == 1
     assert len(found[0].faults) >= 4
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["none", "empty"])
+async def test_verify_of_a_copy_of_the_instant_between_two_tables_ends_with_0(
+    say: Say,
+    post: Post,
+    batch: Any,
+    archivist: Any,
+    disk: FaultyDisk,
+    database: Database,
+    filled: None,
+    make_settings: Any,
+    *,
+    made: bool,
+) -> None:
+    """Without a coordinator, or with one that was not filled yet: what was not done is told, and no damage."""
+    await post(batch(3, session="ef" * 16, terminal=2), batch(2, session=SESSIONS[2], first=9))
+    disk.kill_at("between_tables")
+    with archivist(archive_max_delay=0) as works, pytest.raises(Killed):
+        works.round()
+    disk.kill_at("after_park")
+    database.lose()
+    if made:
+        with archiving.coordinator(make_settings()):
+            pass
+
+    status, facts = facts_of(say)
+    out = say("verify")[1]
+    tables = open_tables(make_settings())
+    stored = tables.files("reports")[0]
+    put_instead(tables, "reports", stored, "twice.parquet", pa.concat_tables([tables.read("reports", stored.path)] * 2))
+    damaged = facts_of(say)
+
+    assert (0, [], 5) == (status, facts["damaged"], facts["half_done"])
+    assert "5 events are of tasks that were not done" in out
+    assert (1, 3) == (damaged[0], len(damaged[1]["damaged"]))
 
 
 @pytest.mark.parametrize("point", ARCHIVE_POINTS)

@@ -1,7 +1,7 @@
 """What was counted in a capture, and what of it the declaration forgot.
 
-Takes   a look at all counts, as often as it is asked.
-Gives   a mapping of what came since the first look, by name; `Undeclared`.
+Takes   a look at all counts, as often as it is asked, and what they were when the capture began.
+Gives   a mapping of what came since then, by name; `Undeclared`.
 Never   counts, and never changes where something is counted (``diversion.py``).
 """
 
@@ -28,9 +28,11 @@ class Undeclared(AssertionError):
 class Counted(Mapping[str, int]):
     """What was counted since a ``with capture(…)`` began, by name; 0 for what was not. It stands still at its end."""
 
-    def __init__(self, counts: Callable[[], dict[str, int]], declaration: Declaration | None) -> None:
-        self._counts, self._declaration = counts, declaration
-        self._before = counts()
+    def __init__(
+        self, counts: Callable[[], dict[str, int]], declaration: Declaration | None, before: dict[str, int]
+    ) -> None:
+        """`before` was counted when the capture began."""
+        self._counts, self._declaration, self._before = counts, declaration, before
         self._after: dict[str, int] | None = None
 
     def __getitem__(self, name: str) -> int:

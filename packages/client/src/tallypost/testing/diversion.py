@@ -47,11 +47,11 @@ def capture(telemetry: Telemetry, *, declared_only: bool = False) -> Iterator[Co
         WrongUse: `declared_only`, and there is no declaration, or one with problems.
         Undeclared: at the end, as said above.
     """
-    diversion = _begin_diversion(telemetry)
+    diversion, before = _begin_diversion(telemetry)
     try:
         if declared_only and diversion.declaration is None:
             raise WrongUse("declaration", telemetry._declaration, "a telemetry.toml that `tallypost check` passes")
-        counted = Counted(diversion.counts, diversion.declaration)
+        counted = Counted(diversion.counts, diversion.declaration, before)
     except BaseException:
         _end_diversion(telemetry)
         raise
@@ -122,15 +122,16 @@ _diversions: dict[int, _Diversion] = {}
 _diversions_lock = threading.Lock()
 
 
-def _begin_diversion(telemetry: Telemetry) -> _Diversion:
+def _begin_diversion(telemetry: Telemetry) -> tuple[_Diversion, dict[str, int]]:
+    """Where it counts from now on, and what was counted there before: all that threads count from then on is more."""
     with _diversions_lock:
-        diversion = _diversions.get(id(telemetry))
-        if diversion is None:
-            diversion = _Diversion(telemetry)
+        diversion = _diversions.get(id(telemetry)) or _Diversion(telemetry)
+        before = diversion.counts()
+        if diversion.captures == 0:
             diversion.exchange(telemetry)
             _diversions[id(telemetry)] = diversion
         diversion.captures += 1
-        return diversion
+        return diversion, before
 
 
 def _end_diversion(telemetry: Telemetry) -> None:

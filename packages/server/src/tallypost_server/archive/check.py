@@ -24,6 +24,7 @@ from ..settings import KeepDays
 from ..streams.coordinator import Coordinator, Known
 from ..streams.ranges import Ranges, count, difference, ranges, union
 from .columns import PARTITION, TABLES, TableName
+from .past import half_done
 from .rows import ranges_in
 from .tables import Stored, Tables
 
@@ -50,6 +51,9 @@ class ArchiveChecked(NamedTuple):
     faults: list[Fault]
     more: int
     """Faults that are not told one by one."""
+    half_done: int
+    """Events of tasks that have not written their index, and that no coordinator knows: they are taken back, and
+    archived anew from their segments."""
     strangers: list[str]
 
 
@@ -58,6 +62,15 @@ class _Indexed(NamedTuple):
 
     part: int
     content: Ranges
+
+
+class _Wrong(NamedTuple):
+    """What seems wrong with a stream."""
+
+    table: TableName
+    problem: str
+    stray: int = 0
+    """Events of it that neither index nor coordinator know."""
 
 
 class ArchiveChecker:
@@ -80,7 +93,7 @@ class ArchiveChecker:
         self._tables, self._coordinator, self._sealed, self._rows_max = tables, coordinator, sealed, rows_max
         self._is_erased, self._keep_days, self._today = is_erased, keep_days, today
         self._faults: list[Fault] = []
-        self._more = 0
+        self._more = self._half_done = 0
         self._unreadable: set[tuple[str, str]] = set()
 
     def check(self) -> ArchiveChecked:
@@ -111,7 +124,7 @@ class ArchiveChecker:
                     self._check_slice(_Slice.of(number, slices))
             except (ArchiveUnusable, CoordinatorUnusable) as failure:
                 self._add(Fault(str(failure)))
-        return ArchiveChecked(files, rows, self._faults, self._more, strangers)
+        return ArchiveChecked(files, rows, self._faults, self._more, self._half_done, strangers)
 
     # -- segments ---------------------------------------------------------------------------------------------------
 
@@ -175,10 +188,20 @@ class ArchiveChecker:
             if not wrong:
                 return
             wrong = self._wrong(_These({stream for _, stream in wrong}))
-        for (app, stream), (table, problem) in sorted(wrong.items()):
-            self._add(Fault(problem, table, None, app, stream))
+        half_done = any(each.stray for each in wrong.values()) and self._has_half_done()
+        for (app, stream), each in sorted(wrong.items()):
+            if each.stray and half_done:
+                self._half_done += each.stray
+            else:
+                self._add(Fault(each.problem, each.table, None, app, stream))
 
-    def _wrong(self, of: _Slice | _These) -> dict[_Key, tuple[str, str]]:
+    def _has_half_done(self) -> bool:
+        """Whether a task that is not done has written events, and nobody knows which: as in a copy of an instant."""
+        known = self._coordinator
+        lanes = range(max(limits.postgresql_lanes, 0 if known is None else known.lanes))
+        return any(known is None or not known.knows(*each) for each in half_done(self._tables, lanes).items())
+
+    def _wrong(self, of: _Slice | _These) -> dict[_Key, _Wrong]:
         """Which sessions and reports seem wrong, and how.
 
         What is read first can only lag behind what is read later: a task writes events, then the index, and is then
@@ -189,23 +212,23 @@ class ArchiveChecker:
         lacking = self._lacking(of)
         found = self._rows("sessions", ["app", "session", "part", "content"], of.filter("session"))
         indexed: dict[_Key, _Indexed] = {}
-        wrong: dict[_Key, tuple[str, str]] = {}
+        wrong: dict[_Key, _Wrong] = {}
         for row in found.to_pylist():
             key, part = (row["app"], row["session"]), row["part"]
             if key in indexed and indexed[key].part == part:
-                wrong[key] = ("sessions", f"its part {part} is there more than once")
+                wrong[key] = _Wrong("sessions", f"its part {part} is there more than once")
             if key not in indexed or indexed[key].part < part:
                 indexed[key] = _Indexed(part, ranges_in(row["content"]))
         events = self._rows("events", ["app", "session", "index"], of.filter("session"))
         events = events.sort_by([("app", "ascending"), ("session", "ascending"), ("index", "ascending")])
         for key in _twice(events):
-            wrong[key] = ("events", "an event of it is there more than once")
+            wrong[key] = _Wrong("events", "an event of it is there more than once")
         there = _ranges_by_session(events)
         for key in {*indexed, *there, *known}:
             problem = _problem_of(indexed.get(key), there.get(key, ()), known.get(key))
             if problem is not None:
                 wrong.setdefault(key, problem)
-        wrong |= dict.fromkeys(lacking, ("reports", "it is missing: the coordinator knows it to be archived"))
+        wrong |= dict.fromkeys(lacking, _Wrong("reports", "it is missing: the coordinator knows it to be archived"))
         return {key: problem for key, problem in wrong.items() if of.has(key[1]) and not self._is_erased(key[1])}
 
     def _lacking(self, of: _Slice | _These) -> set[_Key]:
@@ -297,23 +320,24 @@ class _These(NamedTuple):
         return stream in self.streams
 
 
-def _problem_of(indexed: _Indexed | None, there: Ranges, known: Known | None) -> tuple[str, str] | None:
-    """The table that lies, and what is wrong with a session."""
+def _problem_of(indexed: _Indexed | None, there: Ranges, known: Known | None) -> _Wrong | None:
+    """What is wrong with a session."""
     content = () if indexed is None else indexed.content
     lacking = difference(content, there)
     if lacking:
-        return "events", f"{count(lacking)} events of it are missing, from index {lacking[0][0]} on"
+        return _Wrong("events", f"{count(lacking)} events of it are missing, from index {lacking[0][0]} on")
     begun = () if known is None or known.part is None else known.part.content
     beyond = difference(there, union(content, begun))
     if beyond:
-        return "events", f"{count(beyond)} events of it are not in its index, from index {beyond[0][0]} on"
+        problem = f"{count(beyond)} events of it are not in its index, from index {beyond[0][0]} on"
+        return _Wrong("events", problem, stray=count(beyond))
     if known is None or not known.session.part:
         return None
     if indexed is None or indexed.part < known.session.part:
         has = "nothing" if indexed is None else f"part {indexed.part}"
-        return "sessions", f"the coordinator knows part {known.session.part} of it, the index has {has}"
+        return _Wrong("sessions", f"the coordinator knows part {known.session.part} of it, the index has {has}")
     if indexed.part == known.session.part and content != known.session.archived:
-        return "sessions", "its index tells other content than the coordinator"
+        return _Wrong("sessions", "its index tells other content than the coordinator")
     return None
 
 

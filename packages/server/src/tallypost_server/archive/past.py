@@ -18,6 +18,7 @@ from ..clock import micros, moment_at
 from ..streams.coordinator import Restored
 from ..streams.ranges import Ranges, holds, union
 from ..streams.session import Session
+from ..streams.task import Mark
 from .columns import EVENTS, PARTITION
 from .rows import ranges_in
 from .tables import Tables
@@ -28,15 +29,19 @@ def past_of(tables: Tables, numbers: dict[int, int], since: int) -> Restored:
     return Restored(numbers, _sessions(tables, since), _reports(tables, since))
 
 
+def half_done(tables: Tables, lanes: Iterable[int]) -> dict[int, Mark]:
+    """The marks of those lanes' last tasks that have written events and not yet their index."""
+    wrote, ended = tables.marks("events", lanes), tables.marks("sessions", lanes)
+    return {lane: mark for lane, mark in wrote.items() if lane not in ended or ended[lane].number < mark.number}
+
+
 def take_back(tables: Tables, lanes: Iterable[int], renew: Callable[[], None]) -> int:
     """Remove the events of tasks that have not written their index; how many rows that were.
 
     Who knew what such a task held is no more. Its segments are all there, since it was not done: left where they are,
     its rows would be written once more.
     """
-    wrote, ended = tables.marks("events", lanes), tables.marks("sessions", lanes)
-    # The last task of a lane has written events, and not its index.
-    if all(lane in ended and ended[lane].number >= mark.number for lane, mark in wrote.items()):
+    if not half_done(tables, lanes):
         return 0
     told: dict[tuple[str, str], Ranges] = {}
     done: set[str] = set()

@@ -93,6 +93,7 @@ def _archive(settings: Settings) -> dict[str, Any] | None:
         "tables": {name: {"files": number, "rows": checked.rows[name]} for name, number in checked.files.items()},
         "damaged": [msgspec.to_builtins(fault) for fault in checked.faults],
         "damaged_not_told": checked.more,
+        "half_done": checked.half_done,
         "strangers": checked.strangers,
     }
 
@@ -106,6 +107,8 @@ def _print_archive(archive: dict[str, Any]) -> None:
         print(f"archive: {archive['damaged_not_told']} problems more")
     for name in archive["strangers"]:
         print(f"{name}: no entry of the table's log names it, left alone")
+    if archive["half_done"]:
+        print(f"archive: {archive['half_done']} events are of tasks that were not done; an archivist does them again")
     tables = ", ".join(f"{told['rows']} {name}" for name, told in archive["tables"].items())
     print(f"read the archive with {tables}; {len(archive['damaged']) + archive['damaged_not_told']} damaged")
 

@@ -191,7 +191,6 @@ class Coordinator:
 
     def _add_reports(self, connection: Connection, segment: int, entries: list[Entry]) -> int:
         known = q.reports(connection, {entry.stream for entry in entries})
-        waiting = q.report_entries(connection, [name for (_, name), archived in known.items() if not archived])
         new: dict[tuple[str, str], Entry] = {}
         duplicates = 0
         earlier = []
@@ -199,16 +198,16 @@ class Coordinator:
             key = (entry.app, entry.stream)
             if key in known or key in new:
                 duplicates += 1
-                place = waiting.get(key)
+                place = known.get(key)
                 if place is not None and place.task is None and entry.received < place.received:
                     earlier.append((place.id, entry))
-                    waiting[key] = place._replace(received=entry.received)
+                    known[key] = place._replace(received=entry.received)
             else:
                 new[key] = entry
         q.move_entries(connection, segment, earlier)
         q.add_entries(connection, segment, [(self._lane(entry.stream), entry) for entry in new.values()])
         last = latest((entry.app, entry.stream, entry.received) for entry in entries)
-        q.add_reports(connection, [(*key, received, False) for key, received in last.items() if key in new])
+        q.add_reports(connection, [(*key, last[key], q.entry_id(segment, entry.line)) for key, entry in new.items()])
         q.touch_reports(connection, [(*key, received) for key, received in last.items() if key in known])
         return duplicates
 
@@ -585,7 +584,7 @@ class Coordinator:
         """Forget all, and take up what the archive tells; segments are registered anew afterwards."""
         # The archive is read before: nobody waits for that, and no database for a transaction in which nothing comes.
         sessions = [self._row(session, []) for session in past.sessions]
-        reports = [(*key, at, True) for key, at in latest(past.reports).items()]
+        reports = [(*key, at, None) for key, at in latest(past.reports).items()]
         with self._begin() as connection:
             make_anew(connection, lanes=self.lanes)
             for lane, number in past.numbers.items():

@@ -17,8 +17,21 @@ from . import queries as q
 from . import schema
 from . import work as w
 
+
+def _reports_tell_their_entry(connection: Connection) -> None:
+    for statement in (
+        "ALTER TABLE reports ADD COLUMN entry BIGINT",
+        "UPDATE reports SET entry = (SELECT entries.id FROM entries WHERE entries.kind = 'report'"
+        " AND entries.stream = reports.id AND entries.app = reports.app) WHERE NOT archived",
+        "ALTER TABLE reports DROP COLUMN archived",
+        "DROP INDEX entries_of_stream",
+        "CREATE INDEX batches_of_stream ON entries (stream, app) WHERE kind = 'events'",
+    ):
+        connection.exec_driver_sql(statement)
+
+
 # Each brings the schema from the version that it stands for to the next one.
-STEPS: dict[int, Callable[[Connection], None]] = {}
+STEPS: dict[int, Callable[[Connection], None]] = {1: _reports_tell_their_entry}
 
 
 def migrate(connection: Connection, *, lanes: int) -> int:

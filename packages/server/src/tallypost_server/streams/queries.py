@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection
 
 from .schema import entries as e
 from .schema import facts as f
+from .schema import is_batch, is_report, report_waits
 from .schema import reports as r
 from .schema import segments as sg
 from .schema import sessions as s
@@ -165,9 +166,21 @@ def remove_lost(connection: Connection, segment: int) -> dict[str, set[Key]]:
 # -- entries ------------------------------------------------------------------------------------------------------
 
 
+def entry_id(segment: int, line: int) -> int:
+    """What the entry has for its id that is registered from there."""
+    return segment << 32 | line
+
+
 def add_entries(connection: Connection, segment: int, entries: Sequence[tuple[int, Entry]]) -> None:
     """Entries of a segment, each with its lane."""
-    _many(connection, sa.insert(e), [{**entry._asdict(), "lane": lane, "segment": segment} for lane, entry in entries])
+    _many(
+        connection,
+        sa.insert(e),
+        [
+            {**entry._asdict(), "id": entry_id(segment, entry.line), "lane": lane, "segment": segment}
+            for lane, entry in entries
+        ],
+    )
 
 
 def move_entries(connection: Connection, segment: int, moves: Sequence[tuple[int, Entry]]) -> None:
@@ -194,7 +207,7 @@ def lines_of_task(connection: Connection, task: str) -> Sequence[Any]:
 def entries_beside(connection: Connection, task: str) -> Sequence[Any]:
     """The entries of a task's sessions that came too late for it."""
     its = sa.tuple_(e.c.app, e.c.stream).in_(sa.select(s.c.app, s.c.stream).where(s.c.task == task))
-    return connection.execute(sa.select(e).where(e.c.kind == "events", e.c.task.is_(None), its)).all()
+    return connection.execute(sa.select(e).where(is_batch, e.c.task.is_(None), its)).all()
 
 
 def remove_entries_of(connection: Connection, task: str) -> None:
@@ -206,7 +219,7 @@ def entries_of_sessions(connection: Connection, streams: Collection[str]) -> dic
     """All entries of some sessions."""
     found: dict[Key, list[Any]] = {}
     for chunk in _chunks(streams):
-        for row in connection.execute(sa.select(e).where(e.c.kind == "events", e.c.stream.in_(chunk))):
+        for row in connection.execute(sa.select(e).where(is_batch, e.c.stream.in_(chunk))):
             found.setdefault((row.app, row.stream), []).append(row)
     return found
 
@@ -221,7 +234,7 @@ def freeze_entries(connection: Connection, task: str) -> None:
     """Give a task all entries of its sessions that have come so far."""
     # A list that is made once: asked row by row, the planner would look through all of the task for each.
     its = sa.tuple_(e.c.app, e.c.stream).in_(sa.select(s.c.app, s.c.stream).where(s.c.task == task))
-    connection.execute(sa.update(e).where(e.c.kind == "events", e.c.task.is_(None), its).values(task=task))
+    connection.execute(sa.update(e).where(is_batch, e.c.task.is_(None), its).values(task=task))
 
 
 def oldest_waiting(connection: Connection) -> int | None:
@@ -230,6 +243,9 @@ def oldest_waiting(connection: Connection) -> int | None:
 
 
 # -- reports ------------------------------------------------------------------------------------------------------
+
+
+_archived = ~sa.exists().where(e.c.id == r.c.entry)
 
 
 class Place(NamedTuple):
@@ -248,31 +264,39 @@ class Chunk(NamedTuple):
     last: int
 
 
-def reports(connection: Connection, ids: Collection[str]) -> dict[Key, bool]:
-    """Which of some reports are known, and whether each is archived."""
-    found = {}
+def reports(connection: Connection, ids: Collection[str]) -> dict[Key, Place | None]:
+    """Which of some reports are known, and where each lies that is not archived."""
+    found: dict[Key, Place | None] = {}
     for chunk in _chunks(ids):
-        for row in connection.execute(sa.select(r.c.app, r.c.id, r.c.archived).where(r.c.id.in_(chunk))):
-            found[(row.app, row.id)] = row.archived
+        rows = connection.execute(
+            sa.select(r.c.app, r.c.id, e.c.id.label("entry"), e.c.received, t.c.id.label("task"))
+            # While a task gathers its input may still change.
+            .select_from(
+                r.outerjoin(e, e.c.id == r.c.entry).outerjoin(
+                    t, sa.and_(t.c.id == e.c.task, t.c.state != sa.literal("gathering"))
+                )
+            )
+            .where(r.c.id.in_(chunk))
+        )
+        for row in rows:
+            found[(row.app, row.id)] = None if row.entry is None else Place(row.entry, row.received, row.task)
     return found
 
 
 def archived_reports(connection: Connection, low: str, high: str) -> dict[Key, int]:
     """The archived reports from one name on and below another, and when something of each came last."""
-    rows = connection.execute(
-        sa.select(r.c.app, r.c.id, r.c.last_entry).where(r.c.id >= low, r.c.id < high, r.c.archived)
-    )
+    rows = connection.execute(sa.select(r.c.app, r.c.id, r.c.last_entry).where(r.c.id >= low, r.c.id < high, _archived))
     return {(row.app, row.id): row.last_entry for row in rows}
 
 
-def add_reports(connection: Connection, rows: Sequence[tuple[str, str, int, bool]]) -> None:
-    """Reports that were not known: app, id, received, whether it is archived."""
+def add_reports(connection: Connection, rows: Sequence[tuple[str, str, int, int | None]]) -> None:
+    """Reports that were not known: app, id, received, the entry's id if it is not archived."""
     _many(
         connection,
         sa.insert(r),
         [
-            {"app": app, "id": report, "last_entry": at, "archived": archived}
-            for app, report, at, archived in sorted(rows, key=lambda row: row[1])
+            {"app": app, "id": report, "last_entry": at, "entry": entry}
+            for app, report, at, entry in sorted(rows, key=lambda row: row[1])
         ],
     )
 
@@ -288,29 +312,10 @@ def touch_reports(connection: Connection, rows: Sequence[tuple[str, str, int]]) 
     )
 
 
-def report_entries(connection: Connection, ids: Collection[str]) -> dict[Key, Place]:
-    """Where reports lie that are not archived."""
-    found = {}
-    for chunk in _chunks(ids):
-        rows = connection.execute(
-            sa.select(e.c.app, e.c.stream, e.c.id, e.c.received, t.c.id.label("task"))
-            # While a task gathers its input may still change.
-            .select_from(e.outerjoin(t, sa.and_(t.c.id == e.c.task, t.c.state != "gathering")))
-            .where(e.c.stream.in_(chunk), e.c.kind == "report")
-        )
-        for row in rows:
-            found[(row.app, row.stream)] = Place(row.id, row.received, row.task)
-    return found
-
-
 def waiting_reports(connection: Connection, lane: int, rows_max: int) -> Chunk:
     """The first so many reports that no task has."""
     waiting = (
-        sa.select(e.c.id, e.c.bytes)
-        .where(e.c.kind == "report", e.c.task.is_(None), e.c.lane == lane)
-        .order_by(e.c.id)
-        .limit(rows_max)
-        .subquery()
+        sa.select(e.c.id, e.c.bytes).where(report_waits, e.c.lane == lane).order_by(e.c.id).limit(rows_max).subquery()
     )
     row = connection.execute(
         sa.select(
@@ -322,16 +327,12 @@ def waiting_reports(connection: Connection, lane: int, rows_max: int) -> Chunk:
 
 def put_reports(connection: Connection, task: str, lane: int, last: int) -> None:
     """Give a task the reports that wait up to an entry."""
-    connection.execute(
-        sa.update(e).where(e.c.kind == "report", e.c.task.is_(None), e.c.lane == lane, e.c.id <= last).values(task=task)
-    )
+    connection.execute(sa.update(e).where(report_waits, e.c.lane == lane, e.c.id <= last).values(task=task))
 
 
 def settle_reports(connection: Connection, task: str) -> int:
-    """A task's reports are archived: they are remembered and wait no more. How many those were."""
-    its = sa.tuple_(r.c.app, r.c.id).in_(sa.select(e.c.app, e.c.stream).where(e.c.task == task, e.c.kind == "report"))
-    connection.execute(sa.update(r).where(its).values(archived=True))
-    return connection.execute(sa.delete(e).where(e.c.task == task, e.c.kind == "report")).rowcount
+    """A task's reports are archived: they wait no more, and stay known. How many those were."""
+    return connection.execute(sa.delete(e).where(e.c.task == task, is_report)).rowcount
 
 
 # -- sessions -----------------------------------------------------------------------------------------------------
@@ -462,7 +463,7 @@ def sessions_by_state(connection: Connection) -> dict[str, int]:
 def prune(connection: Connection, before: int) -> None:
     """Forget what the horizon has passed and of which nothing waits."""
     connection.execute(sa.delete(s).where(s.c.last_entry < before, s.c.oldest_waiting.is_(None), s.c.task.is_(None)))
-    connection.execute(sa.delete(r).where(r.c.last_entry < before, r.c.archived))
+    connection.execute(sa.delete(r).where(r.c.last_entry < before, _archived))
 
 
 def forget(connection: Connection, reports: Collection[Key], sessions: Collection[Key]) -> None:
@@ -477,7 +478,9 @@ def forget(connection: Connection, reports: Collection[Key], sessions: Collectio
 
 def erase(connection: Connection, stream: str) -> int:
     """Forget all of a stream; how many rows that were."""
-    gone = connection.execute(sa.delete(e).where(e.c.stream == stream)).rowcount
+    its = sa.select(r.c.entry).where(r.c.id == stream, r.c.entry.isnot(None))
+    gone = connection.execute(sa.delete(e).where(e.c.id.in_(its))).rowcount
+    gone += connection.execute(sa.delete(e).where(is_batch, e.c.stream == stream)).rowcount
     gone += connection.execute(sa.delete(s).where(s.c.stream == stream)).rowcount
     gone += connection.execute(sa.delete(r).where(r.c.id == stream)).rowcount
     return gone

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-VERSION = 1
+VERSION = 2
 
 metadata = sa.MetaData()
 _Key = sa.Integer().with_variant(sa.BigInteger, "postgresql")
@@ -50,7 +50,8 @@ segments = sa.Table(
 entries = sa.Table(
     "entries",
     metadata,
-    sa.Column("id", _Key, primary_key=True),
+    # Of where it was registered, so that none is ever given twice.
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("kind", _Text, nullable=False),
     sa.Column("lane", sa.Integer, nullable=False),
     sa.Column("app", _Text, nullable=False),
@@ -66,17 +67,21 @@ entries = sa.Table(
     sa.Column("task", _Text),
     comment="Documents that are not settled: where each lies, and the task that archives it.",
 )
-sa.Index("entries_of_stream", entries.c.stream, entries.c.app)
+# Literals, for a database goes by an index of some rows only where it reads the same condition.
+is_batch = entries.c.kind == sa.literal_column("'events'")
+is_report = entries.c.kind == sa.literal_column("'report'")
+# Of batches alone, for names are random, and so is the page that each touches: a report tells its entry itself.
+sa.Index("batches_of_stream", entries.c.stream, entries.c.app, sqlite_where=is_batch, postgresql_where=is_batch)
 sa.Index("entries_of_segment", entries.c.segment)
 _has_task = entries.c.task.isnot(None)
 sa.Index("entries_of_task", entries.c.task, sqlite_where=_has_task, postgresql_where=_has_task)
-_report_waits = sa.and_(entries.c.kind == "report", entries.c.task.is_(None))
+report_waits = sa.and_(is_report, entries.c.task.is_(None))
 sa.Index(
     "reports_that_wait",
     entries.c.lane,
     entries.c.id,
-    sqlite_where=_report_waits,
-    postgresql_where=_report_waits,
+    sqlite_where=report_waits,
+    postgresql_where=report_waits,
 )
 
 reports = sa.Table(
@@ -85,7 +90,7 @@ reports = sa.Table(
     sa.Column("id", _Text, primary_key=True),  # First in the key: what comes in is looked for by its id.
     sa.Column("app", _Text, primary_key=True),
     sa.Column("last_entry", sa.BigInteger, nullable=False),
-    sa.Column("archived", sa.Boolean, nullable=False),
+    sa.Column("entry", sa.BigInteger, comment="It is archived once there is no such entry any more."),
     comment="Reports of the horizon, by which a repetition is recognised.",
     sqlite_with_rowid=False,
 )

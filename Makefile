@@ -51,7 +51,7 @@ coverage: $(READY)
 
 .PHONY: long
 long: $(READY)
-	$(BIN)/python -m pytest -m "long and not s3 and not postgres"
+	$(BIN)/python -m pytest -m "long and not s3 and not postgres" --numprocesses 2 --dist loadfile
 
 # A program that is hundreds of megabytes large, which nothing but this target needs.
 $(VENV)/.s3-ready: $(READY) requirements/s3.txt

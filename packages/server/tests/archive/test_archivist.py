@@ -107,17 +107,42 @@ def test_overdue_session_is_not_judged_while_segments_wait_that_may_have_the_res
 ) -> None:
     """Also where its task is full at once."""
     monkeypatch.setattr(limits, "register_documents_max", 1)
-    memory.task_rows_max = 1
+    memory.task_rows_max = 2
     for number in range(3):
         memory.batch(2 * number, 2, terminal=5)
         memory.seal()
     memory.clock.advance(MAX_DELAY + 1)
     archivist = memory.archivist()
 
-    done = [archivist.round().archived for _ in range(4)]
+    done = [archivist.round().archived for _ in range(6)]
 
-    assert [0, 0, 1, 0] == done
-    assert ("complete", 5, [], 1) == tuple(memory.part()[key] for key in ("state", "terminal", "gaps", "part"))
+    assert [0, 0, 1, 1, 1, 0] == done
+    assert ("complete", 5, [], 3) == tuple(memory.part()[key] for key in ("state", "terminal", "gaps", "part"))
+
+
+def test_session_that_is_larger_than_a_task_is_archived_by_several(memory: World) -> None:
+    """As that of a process that runs for months: what a task holds is bounded, and a batch may be in two of them."""
+    memory.task_rows_max = 5
+    for first in range(0, 14, 7):
+        memory.batch(first, 7, fields={"format": str(first)})
+    memory.batch(2, 8, fields={"format": "again"})  # Received later, it adds nothing.
+    memory.batch(14, 2, lost=2, terminal=17)
+    memory.seal()
+    memory.clock.advance(DELAY)
+    archivist = memory.archivist()
+
+    done = [archivist.round().archived for _ in range(6)]
+
+    assert [1, 1, 1, 1, 0, 0] == done
+    rows = memory.rows("sessions")
+    assert [[(0, 4)], [(5, 9)], [(10, 13), (16, 16)], [(17, 17)]] == [
+        [tuple(each.values()) for each in row["written"]] for row in rows
+    ]
+    assert ["sparse", "sparse", "sparse", "complete"] == [row["state"] for row in rows]
+    assert (17, []) == (memory.part()["terminal"], memory.part()["gaps"])
+    assert {1} == set(memory.events().values())
+    assert {("format", "0"), ("format", "7"), ("format", "pdf")} == {row["words"][0] for row in memory.rows("events")}
+    assert [] == memory.segments()
 
 
 def test_overdue_session_is_archived_sparse_without_a_terminal_that_was_not_reached(world: World) -> None:
@@ -339,6 +364,27 @@ def test_poison_is_parked_alone_and_the_rest_is_archived(memory: World) -> None:
     assert format(3, "032x") == msgspec.json.decode(parked.read_bytes())["stream"]
     assert [] == memory.segments()
     assert archivist.round().idle
+
+
+def test_part_of_a_large_session_that_is_refused_is_parked_and_the_rest_is_archived(memory: World) -> None:
+    """What a later task would have taken waits for it, as if the first one had been done."""
+    memory.memory.refuses = lambda name, rows: name == "events" and 3 in rows.column("index").to_pylist()
+    memory.task_rows_max = 5
+    memory.batch(0, 7)
+    memory.batch(7, 7, terminal=13)
+    memory.seal()
+    memory.clock.advance(DELAY)
+    memory.work()
+    memory.clock.advance(MAX_DELAY + 1)  # With a gap it is no longer complete.
+    memory.work()
+
+    assert list(range(7, 14)) == memory.indexes()
+    assert ("sparse", 13, [{"first": 0, "last": 6}]) == tuple(
+        memory.part()[key] for key in ("state", "terminal", "gaps")
+    )
+    (parked,) = (memory.data / "parked").glob("*.jsonl")
+    assert [0] == [msgspec.json.decode(line)["first"] for line in parked.read_bytes().splitlines()]
+    assert [] == memory.segments()
 
 
 def test_report_that_was_parked_is_tried_again_when_it_comes_again(memory: World) -> None:

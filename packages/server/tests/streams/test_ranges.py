@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallypost_server.streams.ranges import Ranges, count, difference, highest, holds, ranges, union
+from tallypost_server.streams.ranges import Ranges, count, difference, first_of, highest, holds, ranges, union
 
 pairs = st.lists(st.tuples(st.integers(0, 30), st.integers(-1, 6)).map(lambda pair: (pair[0], pair[0] + pair[1])))
 
@@ -23,10 +23,17 @@ def test_ranges_do_what_sets_of_numbers_do(one: list[tuple[int, int]], other: li
     assert len(numbers(left)) == count(left)
     assert max(numbers(left), default=-1) == highest(left)
     assert [number in numbers(left) for number in range(40)] == [holds(left, number) for number in range(40)]
+    for most in range(40):
+        assert sorted(numbers(left))[:most] == sorted(numbers(first_of(left, most)))
 
 
 @given(pairs, pairs)
 def test_ranges_are_in_one_form_only(one: list[tuple[int, int]], other: list[tuple[int, int]]) -> None:
     """Sorted, and none touches the next: equal sets are equal ranges."""
-    for found in (ranges(one), union(ranges(one), ranges(other)), difference(ranges(one), ranges(other))):
+    for found in (
+        ranges(one),
+        union(ranges(one), ranges(other)),
+        difference(ranges(one), ranges(other)),
+        first_of(ranges(one), 7),
+    ):
         assert found == ranges((number, number) for number in numbers(found))

@@ -25,7 +25,7 @@ from . import work as w
 from .database import scrub
 from .migrations import make_anew, migrate
 from .ranges import count, ranges, union
-from .session import Batch, Part, Session, add, begun, is_settled, part_of, shares, with_part, without
+from .session import Batch, Part, Session, add, begun, is_begun, is_settled, part_of, shares, with_part, without
 from .task import Entry, Kind, Mark, Plan, Task, Wanted
 
 
@@ -386,33 +386,41 @@ class Coordinator:
             if task.kind == "report":
                 written = q.settle_reports(connection, task.id)
             else:
-                settled = []
-                for row in q.sessions_of_task(connection, task.id).values():
+                settled = {}
+                for key, row in q.sessions_of_task(connection, task.id).items():
                     part = _part(row.part)
                     supplements += part.number > 1
                     written += count(part.content)
-                    settled.append(with_part(_session(row.known), part))
-                self._settle(connection, task.id, settled)
+                    settled[key] = with_part(_session(row.known), part)
+                self._settle(connection, task.id, settled, lambda key, batch: is_settled(settled[key], batch))
             w.remove_task(connection, task.id)
             q.count(connection, supplements=supplements, archived_rows=written)
             q.mark_settled(connection)
 
-    def _settle(self, connection: Connection, task: str, sessions: Sequence[Session]) -> None:
-        """Take sessions out of a task, with its entries, and with those that are needless now."""
+    def _settle(
+        self,
+        connection: Connection,
+        task: str,
+        sessions: dict[tuple[str, str], Session],
+        is_over: Callable[[tuple[str, str], Batch], bool],
+    ) -> None:
+        """Take sessions out of a task, with its entries that are over, and with all that are needless now."""
+        own = q.entries_of_task(connection, task)
+        q.free_entries(connection, [row.id for row in own if not is_over((row.app, row.stream), _batch_of(row))])
         late: dict[tuple[str, str], list[Any]] = {}
         for entry in q.entries_beside(connection, task):
             late.setdefault((entry.app, entry.stream), []).append(entry)
         q.remove_entries_of(connection, task)
         needless, rows = [], []
-        for session in sessions:
+        for key, session in sessions.items():
             left, content = [], session.archived
-            for entry in late.get((session.app, session.stream), []):
+            for entry in late.get(key, []):
                 if is_settled(session, _batch_of(entry)):
                     needless.append(entry.id)
                 else:
                     left.append(entry)
                     content = union(content, _batch_of(entry).content)
-            gone = len(late.get((session.app, session.stream), [])) - len(left)
+            gone = len(late.get(key, [])) - len(left)
             kept = msgspec.structs.replace(session, content=content, duplicates=session.duplicates + gone)
             rows.append(self._row(kept, left))
         q.remove_entries(connection, needless)
@@ -431,8 +439,13 @@ class Coordinator:
             waiting: tuple[tuple[int, int], ...] = ()
             for batch in batches.get(key, []):
                 waiting += batch.content
-            parts.append((*key, _encode(part_of(_session(row.known), ranges(waiting)))))
+            part = part_of(_session(row.known), ranges(waiting), rows_max=self._share(row.rows, row.bytes))
+            parts.append((*key, _encode(part)))
         q.keep_parts(connection, parts)
+
+    def _share(self, rows: int, size: int) -> int:
+        """How many events of one session a task takes at most, whose lines are so long together."""
+        return max(1, min(self._task_rows_max, rows * limits.task_bytes_max // max(size, 1)))
 
     def _must_hold(self, connection: Connection, lane: int, holder: str) -> None:
         if not w.holds(connection, f"lane-{lane}", holder):
@@ -478,8 +491,10 @@ class Coordinator:
             if task.kind == "report":
                 q.forget(connection, w.streams_of_task(connection, task.kind, task.id), [])
             q.settle_reports(connection, task.id)
-            sessions = q.sessions_of_task(connection, task.id).values()
-            self._settle(connection, task.id, [_session(row.known) for row in sessions])
+            rows = q.sessions_of_task(connection, task.id)
+            sessions = {key: _session(row.known) for key, row in rows.items()}
+            parts = {key: _part(row.part) for key, row in rows.items()}
+            self._settle(connection, task.id, sessions, lambda key, batch: is_begun(sessions[key], parts[key], batch))
             w.remove_task(connection, task.id)
             q.mark_settled(connection)
 

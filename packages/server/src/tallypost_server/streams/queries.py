@@ -215,6 +215,12 @@ def remove_entries_of(connection: Connection, task: str) -> None:
     connection.execute(sa.delete(e).where(e.c.task == task))
 
 
+def free_entries(connection: Connection, ids: Collection[int]) -> None:
+    """Let entries wait for another task."""
+    for chunk in _chunks(ids):
+        connection.execute(sa.update(e).where(e.c.id.in_(chunk)).values(task=None))
+
+
 def entries_of_sessions(connection: Connection, streams: Collection[str]) -> dict[Key, list[Any]]:
     """All entries of some sessions."""
     found: dict[Key, list[Any]] = {}

@@ -55,6 +55,17 @@ def count(one: Ranges) -> int:
     return sum(last - first + 1 for first, last in one)
 
 
+def first_of(one: Ranges, most: int) -> Ranges:
+    """The lowest so many numbers."""
+    found: list[Range] = []
+    for first, last in one:
+        if most <= 0:
+            break
+        found.append((first, min(last, first + most - 1)))
+        most -= last - first + 1
+    return tuple(found)
+
+
 def holds(one: Ranges, number: int) -> bool:
     """Whether `number` is among them."""
     return any(first <= number <= last for first, last in one)

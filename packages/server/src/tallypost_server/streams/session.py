@@ -12,7 +12,8 @@ from typing import Literal, NamedTuple, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from .ranges import Range, Ranges, difference, highest, holds, ranges, union
+from .. import limits
+from .ranges import Range, Ranges, difference, first_of, highest, holds, ranges, union
 
 State: TypeAlias = Literal["open", "complete", "sparse"]
 
@@ -138,12 +139,12 @@ def add(session: Session, batch: Batch) -> Added:
     )
 
 
-def part_of(session: Session, waiting: Ranges) -> Part:
-    """What a task archives now, of a session of which the events `waiting` wait.
+def part_of(session: Session, waiting: Ranges, *, rows_max: int = limits.task_rows_max) -> Part:
+    """What a task archives now, of a session of which the events `waiting` wait: the first so many, the rest later.
 
     Source: ARCHITECTURE, "Streams": what is there is archived, gaps are recorded, an unreached terminal is dropped.
     """
-    content = difference(waiting, session.archived)
+    content = first_of(difference(waiting, session.archived), rows_max)
     total = union(session.archived, content)
     lost = difference(session.lost, total)
     there = union(total, lost)
@@ -198,6 +199,12 @@ def is_settled(session: Session, batch: Batch) -> bool:
         and not difference(batch.lost_range, union(session.told_lost, session.archived))
         and (batch.terminal != session.terminal or batch.terminal == session.told_terminal)
     )
+
+
+def is_begun(session: Session, part: Part, batch: Batch) -> bool:
+    """Whether nothing of this batch waits, or a part takes up the first of it; else it is all for a later part."""
+    waiting = difference(batch.content, session.archived)
+    return not waiting or waiting[0][0] <= highest(part.content)
 
 
 def shares(batches: list[Batch], content: Ranges) -> list[Ranges]:

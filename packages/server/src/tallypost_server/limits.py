@@ -22,7 +22,7 @@ held_bytes_max = 256 << 20
 # A head is hundreds of bytes; one that takes longer is a broken or a hostile sender.
 head_seconds_max = 10
 head_bytes_max = 64 << 10
-# Heads that are known by their bytes: a few kinds of client, each with bodies of some hundred lengths; 4 MiB at most.
+# Heads that are known by their bytes: of some versions of a program, each with bodies of some hundred lengths; 8 MiB.
 known_heads_max = 4096
 known_head_bytes_max = 1 << 10
 # 1 MiB in 30 s is 35 KiB/s: a slow phone does that, a sender that only wants to keep a connection does not.

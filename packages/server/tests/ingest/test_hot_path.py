@@ -130,6 +130,22 @@ def cases(report: Document, batch: Document) -> dict[str, list[bytes]]:
         "chunked": [chunked(one)],
         "a request id": [request(b"{}", "x-request-id: abc-1.2_3")],
         "an unfit request id": [request(b"{}", "x-request-id: <script>")],
+        "of a proxy": [
+            request(body, f"X-Request-ID: {number}", f"X-Forwarded-For: 192.0.2.{number}", "X-Forwarded-Proto: https")
+            for number, body in enumerate((one, two, b"{}", one))
+        ],
+        "two request ids": [request(b"{}", "x-request-id: abc", "X-Request-ID: def")],
+        "two addresses": [request(b"{}", "x-forwarded-for: 192.0.2.1", "X-Forwarded-For: 192.0.2.2")],
+        "an address that is none": [request(b"{}", "x-forwarded-for: <script>")],
+        "two lengths": [request(one, f"content-length: {len(one)}", f"Content-Length: {len(one)}")],
+        "two equal lines of length": [request(one, f"content-length: {len(one)}", f"content-length: {len(one)}")],
+        "a length with a sign": [request(one, f"content-length: +{len(one)}")],
+        "a length with zeros": [request(one, f"content-length: 000{len(one)}")],
+        "a length in hex": [request(one, f"content-length: 0x{len(one):x}")],
+        "a length with a comma": [request(one, f"content-length: {len(one)}, {len(one)}")],
+        "a length and a fold": [request(one, f"content-length: {len(one)}\r\n 0")],
+        "a length too small": [request(one, f"content-length: {len(one) - 1}")],
+        "a length and chunks": [request(one, f"content-length: {len(one)}", "transfer-encoding: chunked")],
         "http 1.0": [request(one, version="1.0")],
         "http 1.0 kept": [request(one, "connection: keep-alive", version="1.0")],
         "connection close": [request(one, "connection: close")],
@@ -234,6 +250,15 @@ async def test_document_in_one_piece_costs_no_cycle(serve: Serve, report: Docume
 
         assert 2 == answers.count(b"HTTP/1.1 200 OK")
         assert ["/v1/reports"] == served.cycles  # The one that closes.
+
+
+async def test_head_of_a_proxy_is_read_once(serve: Serve, report: Document) -> None:
+    """Whichever sender it is for: else it would be read anew with each document, as all come by a proxy."""
+    async with serve("hot path") as served:
+        await served.answers_to(request(report(), "X-Request-ID: 1", "X-Forwarded-For: 192.0.2.1"))
+
+        other = request(b"{}", "X-Request-ID: 2", "X-Forwarded-For: 2001:db8::1")
+        assert served.protocols[0].known.find(other.removesuffix(b"{}")) is not None
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -84,6 +84,8 @@ class _HotPath(BoundedHead):
     """The request whose head was taken here, until its body is whole, or turns out not to come at once."""
     _read: KnownHead | None = None
     """The head of the request that was the last to be taken whole from the present piece."""
+    _body_bytes = 0
+    """How long its body was."""
     _between = True
     """Whether the parser has ended one request, or none yet, and knows nothing of the next."""
     _answered_at = 0.0
@@ -106,15 +108,16 @@ class _HotPath(BoundedHead):
     def _take_known(self, data: bytes) -> bool:
         """Take a request without reading its head, if that is known and the body is all that follows it."""
         end = data.find(b"\r\n\r\n") + 4
-        head = self.known.get(data[:end])
-        if head is None or len(data) != end + head.body_bytes or self.flow.write_paused:
+        found = self.known.find(data[:end])
+        if found is None or len(data) != end + found.body_bytes or self.flow.write_paused:
             return False
         cycle = cast("RequestResponseCycle | _Cycle | None", self.cycle)  # None before the first request.
         if not (cycle is None or cycle.response_complete):
             return False
         if self._head_timer is not None:
             self._unset_head_timer()
-        self._enter(_Cycle(head.kind, head.coding, self.new_id(), keep_alive=True), data[end:], head.headers)
+        hot = _Cycle(found.kind, found.coding, found.request_id or self.new_id(), keep_alive=True)
+        self._enter(hot, data[end:], found.headers)
         return True
 
     def _remember(self, data: bytes, *, began_here: bool) -> None:
@@ -126,7 +129,7 @@ class _HotPath(BoundedHead):
             return
         self._between = True
         end = data.find(b"\r\n\r\n") + 4
-        if began_here and len(data) == end + self._read.body_bytes:
+        if began_here and len(data) == end + self._body_bytes:
             self.known.add(data[:end], self._read)
 
     def on_message_begin(self) -> None:
@@ -166,7 +169,7 @@ class _HotPath(BoundedHead):
         self._hot = None
         body = bytes(hot.body)
         if hot.keep_alive:
-            self._read = KnownHead(hot.kind, hot.coding, len(body), self.headers)
+            self._read, self._body_bytes = KnownHead(hot.kind, hot.coding, self.headers), len(body)
         self._enter(hot, body, self.headers)
 
     def _enter(self, hot: _Cycle, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:

@@ -31,6 +31,7 @@ ServerError
 │   ├── SegmentLost          a registered segment is gone or damaged
 │   ├── NumberSpent          the task is to be split, not written
 │   ├── MarkTaken            a table has the task's number with another task's id
+│   ├── Deadly               archivists die with the task: it is to be split, or to wait behind others
 │   └── DataRefused          a row cannot be archived, however often it is tried
 ├── QueryRefused             while reading the archive: DuckDB does not take the statement, or it does more than read
 ├── NotErasedYet             while erasing: others did not let it happen in time
@@ -325,6 +326,16 @@ class NumberSpent(CannotArchive):
     def __init__(self, table: str, lane: int, number: int) -> None:
         self.table, self.lane, self.number = table, lane, number
         super().__init__(f"the number {number} of lane {lane} was spent in the table {table}")
+
+
+class Deadly(CannotArchive):
+    """Archivists that worked on a task were not heard of again. Maybe it is too large for the memory."""
+
+    def __init__(self, rows: int, deaths: int) -> None:
+        self.rows, self.deaths = rows, deaths
+        super().__init__(
+            f"{deaths} archivists have died with a task of {rows} rows, which is tried again behind others"
+        )
 
 
 class DataRefused(CannotArchive):

@@ -137,6 +137,8 @@ mark_bits = 24
 # What the store, the disk or the database refused is tried again after this, doubled each time, up to the second.
 archive_retry_seconds_min = 5.0
 archive_retry_seconds_max = 900.0
+# A task with which so many archivists have died may be what kills them: too large for the memory, or worse.
+task_deaths_max = 3
 # A session or report is remembered for a day longer than the horizon, within which it may come again.
 remembered_days = horizon_days + 1
 # Rows are made so many documents at a time, and lie in row groups of this size: what one lookup reads.

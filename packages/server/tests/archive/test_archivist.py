@@ -4,11 +4,12 @@ import datetime
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 import pytest
 
 from tallypost_server import limits
 from tallypost_server.archive.reader import ArchiveReader, document_of, event_of
-from tallypost_server.disk import ARCHIVE_POINTS
+from tallypost_server.disk import ARCHIVE_POINTS, FaultPoint
 from tallypost_server.errors import ArchiveUnusable, CoordinatorUnusable, LeaseLost
 from tallypost_server.segments.told import Told
 from tallypost_server.testing import Killed
@@ -385,6 +386,91 @@ def test_part_of_a_large_session_that_is_refused_is_parked_and_the_rest_is_archi
     (parked,) = (memory.data / "parked").glob("*.jsonl")
     assert [0] == [msgspec.json.decode(line)["first"] for line in parked.read_bytes().splitlines()]
     assert [] == memory.segments()
+
+
+def die(world: World) -> int:
+    """Let archivists work and die until one does not; how many died."""
+    for deaths in range(100):
+        try:
+            world.work()
+        except Killed:
+            continue
+        return deaths
+    raise AssertionError("they die for ever")
+
+
+def test_task_with_which_archivists_die_is_split_until_the_rest_is_archived(memory: World) -> None:
+    """As by want of memory, or a fault of a library: what does it alone waits behind all others, and is tried again."""
+
+    def dies(name: str, rows: pa.Table) -> bool:
+        if name == "reports" and format(3, "032x") in rows.column("id").to_pylist():
+            raise Killed
+        return False
+
+    memory.memory.refuses = dies
+    for number in range(6):
+        memory.report(number)
+    memory.seal()
+    deaths = die(memory)
+    memory.report(7)
+    memory.seal()
+    more = die(memory)
+    memory.clock.advance(limits.archive_retry_seconds_max)
+    again = die(memory)
+
+    assert (3 * limits.task_deaths_max, 0, 1) == (deaths, more, again)
+    assert [0, 1, 2, 4, 5, 7] == [int(row["id"], 16) for row in memory.rows("reports")]
+    assert not (memory.data / "parked").exists()
+    assert 1 == len(memory.segments())
+    memory.memory.refuses = lambda name, rows: False
+    memory.clock.advance(limits.archive_retry_seconds_max)
+    memory.work()
+    assert [0, 1, 2, 3, 4, 5, 7] == [int(row["id"], 16) for row in memory.rows("reports")]
+    assert [] == memory.segments()
+
+
+def test_session_with_which_archivists_die_waits_behind_others(memory: World) -> None:
+    """Its part stays as it was."""
+    deadly = "0d" * 16
+
+    def dies(name: str, rows: pa.Table) -> bool:
+        if deadly in rows.column("session").to_pylist():
+            raise Killed
+        return False
+
+    memory.memory.refuses = dies
+    for session in (SESSION, deadly):
+        memory.batch(0, 2, terminal=1, session=session)
+    memory.seal()
+    memory.clock.advance(DELAY)
+    deaths = die(memory)
+    memory.memory.refuses = lambda name, rows: False
+    memory.clock.advance(limits.archive_retry_seconds_max)
+    memory.work()
+
+    assert 2 * limits.task_deaths_max == deaths
+    assert {1} == set(memory.events().values())
+    assert 4 == len(memory.events())
+    assert [] == memory.segments()
+
+
+@pytest.mark.parametrize("point", ["between_tables", "before_finish"])
+def test_task_that_is_written_is_finished_however_often_archivists_died(world: World, point: FaultPoint) -> None:
+    """It cannot be split any more, nor need it."""
+    world.batch(0, 2, terminal=1)
+    world.batch(0, 2, terminal=1, session="0d" * 16)
+    world.seal()
+    world.clock.advance(DELAY)
+    world.disk.kill_at(point)
+    for _ in range(limits.task_deaths_max + 1):
+        with pytest.raises(Killed):
+            world.archivist().round()
+    world.disk.kill_at(None)
+    world.work()
+
+    assert {1} == set(world.events().values())
+    assert 1 == len(world.tables().files("events"))
+    assert [] == world.segments()
 
 
 def test_report_that_was_parked_is_tried_again_when_it_comes_again(memory: World) -> None:

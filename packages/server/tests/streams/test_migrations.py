@@ -25,6 +25,7 @@ BACK_TO = {
         "ALTER TABLE reports DROP COLUMN entry",
         "DROP INDEX batches_of_stream",
         "CREATE INDEX entries_of_stream ON entries (stream, app)",
+        "ALTER TABLE tasks DROP COLUMN deaths",
     )
 }
 

@@ -25,6 +25,7 @@ from ..errors import (
     ArchiveUnusable,
     CoordinatorUnusable,
     DataRefused,
+    Deadly,
     LeaseLost,
     MarkTaken,
     NumberSpent,
@@ -284,6 +285,8 @@ class Archivist:
     def _archive(self, task: Task) -> bool:
         """Whether the task is done. Whatever else happened is kept with it."""
         try:
+            if task.deaths >= limits.task_deaths_max and not self._is_begun(task):
+                return self._divide(task, Deadly(task.rows, task.deaths))
             self._write(task, self._coordinator.plan(task))
             self._disk.point("before_finish")
             self._coordinator.finish(task, self._name)
@@ -310,6 +313,12 @@ class Archivist:
             self._put(task, "events", self._event_rows(task, plan))
         self._disk.point("between_tables")
         self._put(task, "sessions", session_rows(task.lane, task.number, plan.parts, lambda day: path_of(day, task.id)))
+
+    def _is_begun(self, task: Task) -> bool:
+        try:
+            return self._tables.has_written("reports" if task.kind == "report" else "events", task.lane, task.mark)
+        except NumberSpent:
+            return False
 
     def _put(self, task: Task, name: TableName, rows: pa.Table) -> None:
         self._tables.write(name, task.lane, task.mark, task.id, by_partition(rows), lambda: self._renew(task))
@@ -392,13 +401,18 @@ class Archivist:
         return True
 
     def _divide(self, task: Task, failure: Exception) -> bool:
-        """Split the task, or park what it holds if that is one stream."""
+        """Split the task. If that is one stream, park it, or let others come before one that may be deadly."""
         try:
             self._spend(task)
             streams = self._coordinator.streams(task)
             if len(streams) > 1:
                 self._coordinator.split(task, self._name, self._now(), self._token)
                 return True
+            if isinstance(failure, Deadly):
+                _log.error("%s", failure)
+                later = self._now() + micros_in(limits.archive_retry_seconds_max)
+                self._coordinator.put_off(task, self._name, str(failure), later)
+                return False
             for app, stream in streams:
                 self._park(task, app, stream, str(failure))
             self._disk.point("after_park")

@@ -348,8 +348,9 @@ class Coordinator:
             number = row.number
             if number is None:
                 number = w.take_number(connection, lane)
-            w.begin_task(connection, row.id, number)
-            return Task(row.id, row.kind, lane, number, row.rows, row.failures)
+            deaths = row.deaths + (row.state == "running")
+            w.begin_task(connection, row.id, number, deaths)
+            return Task(row.id, row.kind, lane, number, row.rows, row.failures, deaths)
 
     def plan(self, task: Task) -> Plan:
         """A task's input. It is the same however often it is asked for."""
@@ -457,6 +458,17 @@ class Coordinator:
         """Trouble that is not the task's own: try it again, with its number."""
         with self._begin() as connection:
             w.delay_task(connection, task.id, problem, not_before)
+
+    def put_off(self, task: Task, holder: str, problem: str, not_before: int) -> None:
+        """Let all others of its lane come before a task. Its number was spent before.
+
+        Raises:
+            LeaseLost: the lane is not held by `holder`.
+        """
+        with self._begin() as connection:
+            self._must_hold(connection, task.lane, holder)
+            w.delay_task(connection, task.id, problem, not_before)
+            w.put_off(connection, task.id)
 
     def streams(self, task: Task) -> list[tuple[str, str]]:
         """A task's streams, by application and name."""

@@ -18,7 +18,7 @@ from . import schema
 from . import work as w
 
 
-def _reports_tell_their_entry(connection: Connection) -> None:
+def _reports_tell_their_entry_and_tasks_their_deaths(connection: Connection) -> None:
     for statement in (
         "ALTER TABLE reports ADD COLUMN entry BIGINT",
         "UPDATE reports SET entry = (SELECT entries.id FROM entries WHERE entries.kind = 'report'"
@@ -26,12 +26,13 @@ def _reports_tell_their_entry(connection: Connection) -> None:
         "ALTER TABLE reports DROP COLUMN archived",
         "DROP INDEX entries_of_stream",
         "CREATE INDEX batches_of_stream ON entries (stream, app) WHERE kind = 'events'",
+        "ALTER TABLE tasks ADD COLUMN deaths INTEGER DEFAULT 0 NOT NULL",
     ):
         connection.exec_driver_sql(statement)
 
 
 # Each brings the schema from the version that it stands for to the next one.
-STEPS: dict[int, Callable[[Connection], None]] = {1: _reports_tell_their_entry}
+STEPS: dict[int, Callable[[Connection], None]] = {1: _reports_tell_their_entry_and_tasks_their_deaths}
 
 
 def migrate(connection: Connection, *, lanes: int) -> int:

@@ -139,6 +139,9 @@ tasks = sa.Table(
     sa.Column("rows", sa.BigInteger, nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("failures", sa.Integer, nullable=False, default=0),
+    sa.Column(
+        "deaths", sa.Integer, nullable=False, server_default="0", comment="Who worked on it was not heard of again."
+    ),
     sa.Column("not_before", sa.BigInteger, nullable=False, default=0),
     sa.Column("problem", sa.Text),
     comment="What is to be archived together.",

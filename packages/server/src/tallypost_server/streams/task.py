@@ -41,7 +41,10 @@ class Entry(NamedTuple):
 
 
 class Task(Struct, frozen=True):
-    """What is archived together. `number` is the lane's; `mark` goes into the tables with the rows."""
+    """What is archived together. `number` is the lane's; `mark` goes into the tables with the rows.
+
+    So often was it begun by one who was not heard of again: `deaths`.
+    """
 
     id: str
     kind: Kind
@@ -49,6 +52,7 @@ class Task(Struct, frozen=True):
     number: int
     rows: int
     failures: int
+    deaths: int = 0
 
     @property
     def mark(self) -> Mark:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from .. import limits
 from .queries import Key, insert_into
 from .schema import database_now
 from .schema import entries as e
@@ -88,9 +89,9 @@ def numbered(connection: Connection, lane: int) -> Numbered | None:
     return None if row is None else Numbered(*row)
 
 
-def begin_task(connection: Connection, task: str, number: int) -> None:
+def begin_task(connection: Connection, task: str, number: int, deaths: int) -> None:
     """A task is worked on, with this number."""
-    connection.execute(sa.update(t).where(t.c.id == task).values(state="running", number=number))
+    connection.execute(sa.update(t).where(t.c.id == task).values(state="running", number=number, deaths=deaths))
 
 
 def is_running(connection: Connection, task: str, number: int) -> bool:
@@ -101,9 +102,14 @@ def is_running(connection: Connection, task: str, number: int) -> bool:
 
 def delay_task(connection: Connection, task: str, problem: str, not_before: int) -> None:
     """A task failed for a reason that may pass."""
-    connection.execute(
-        sa.update(t).where(t.c.id == task).values(failures=t.c.failures + 1, problem=problem, not_before=not_before)
-    )
+    failed = {"failures": t.c.failures + 1, "problem": problem, "not_before": not_before}
+    connection.execute(sa.update(t).where(t.c.id == task).values(state="waiting", **failed))
+
+
+def put_off(connection: Connection, task: str) -> None:
+    """Let a task wait for a number again, so that those behind it come before; one more death is too many."""
+    values = {"number": None, "deaths": limits.task_deaths_max - 1}
+    connection.execute(sa.update(t).where(t.c.id == task).values(values))
 
 
 def remove_task(connection: Connection, task: str) -> None:

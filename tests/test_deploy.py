@@ -139,6 +139,13 @@ def test_dashboard_is_one_that_grafana_takes() -> None:
     assert ["datasource", "instance"] == [variable["name"] for variable in dashboard()["templating"]["list"]]
 
 
+def test_versions_that_images_are_held_to_are_such_as_pip_takes_for_constraints() -> None:
+    """It takes none with extras: nothing could be built."""
+    lines = (ROOT / "requirements" / "dev.txt").read_text("utf-8").splitlines()
+
+    assert [] == [line for line in lines if "[" in line.partition(";")[0] and not line.startswith("#")]
+
+
 def test_unit_waits_for_the_server_and_gives_it_its_time() -> None:
     """It hears when documents are taken; a stop may take what the server needs for it; its variables are settings."""
     unit = configparser.RawConfigParser(strict=False, interpolation=None, delimiters="=")

@@ -228,8 +228,10 @@ def test_uploader_lives_on_when_the_terminal_ends_its_host(place: Place, typed: 
     """A closed window and the keys that end a program end the host, and the uploader does its work all the same."""
     master, slave = os.openpty()
     before = "import fcntl, signal, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
-    # Whoever runs this may ignore them (nohup does), and a program begins with what it is given.
-    before += "signal.signal(signal.SIGINT, signal.SIG_DFL)\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+    # Whoever runs this may ignore them (nohup does, and a shell in the background), and a program begins with what it is given.
+    before += (
+        "for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):\n    signal.signal(number, signal.SIG_DFL)\n"
+    )
     host = place.host(before, start_new_session=True, stdin=slave, stdout=slave, stderr=slave)
     os.close(slave)
     uploader = place.uploader()

@@ -228,7 +228,7 @@ def test_uploader_lives_on_when_the_terminal_ends_its_host(place: Place, typed: 
     """A closed window and the keys that end a program end the host, and the uploader does its work all the same."""
     master, slave = os.openpty()
     before = "import fcntl, signal, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
-    # Whoever runs this may ignore them (nohup does, and a shell in the background), and a program begins with what it is given.
+    # Whoever runs this may ignore them (nohup, a shell in the background), and a program begins with what it is given.
     before += (
         "for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):\n    signal.signal(number, signal.SIG_DFL)\n"
     )

@@ -454,11 +454,15 @@ def test_session_with_which_archivists_die_waits_behind_others(memory: World) ->
     assert [] == memory.segments()
 
 
-@pytest.mark.parametrize("point", ["between_tables", "before_finish"])
-def test_task_that_is_written_is_finished_however_often_archivists_died(world: World, point: FaultPoint) -> None:
-    """It cannot be split any more, nor need it."""
-    world.batch(0, 2, terminal=1)
-    world.batch(0, 2, terminal=1, session="0d" * 16)
+@pytest.mark.parametrize(
+    ("point", "events"), [("between_tables", 2), ("before_finish", 2), ("before_finish", 0)], ids=str
+)
+def test_task_that_is_written_is_finished_however_often_archivists_died(
+    world: World, point: FaultPoint, events: int
+) -> None:
+    """It cannot be split any more, nor need it; one of lost events alone has written its index and nothing else."""
+    world.batch(0, events, lost=2 - events, terminal=1)
+    world.batch(0, events, lost=2 - events, terminal=1, session="0d" * 16)
     world.seal()
     world.clock.advance(DELAY)
     world.disk.kill_at(point)
@@ -468,8 +472,9 @@ def test_task_that_is_written_is_finished_however_often_archivists_died(world: W
     world.disk.kill_at(None)
     world.work()
 
-    assert {1} == set(world.events().values())
-    assert 1 == len(world.tables().files("events"))
+    assert 2 * events == sum(world.events().values()) == len(world.events())
+    assert [1, 1] == [row["part"] for row in world.rows("sessions")]
+    assert 1 == len(world.tables().files("sessions"))
     assert [] == world.segments()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tallypost_schema import limits as shared
 from tallypost_server import limits
 from tallypost_server.ingest.known_heads import KnownHead, KnownHeads
 
@@ -56,6 +57,7 @@ def test_find_of_a_head_that_differs_in_what_is_its_own_gives_that() -> None:
         ("content-length: 2, 2",),
         ("content-length:  2",),
         ("content-length: 999999999",),
+        (f"content-length: {shared.wire_bytes_max + 1}",),
         ("CONTENT-length: 2",),
         (LENGTH, "x-request-id: a b"),
         (LENGTH, "x-forwarded-for: unknown"),

@@ -315,8 +315,9 @@ class Archivist:
         self._put(task, "sessions", session_rows(task.lane, task.number, plan.parts, lambda day: path_of(day, task.id)))
 
     def _is_begun(self, task: Task) -> bool:
+        """Whether a table has something of the task: it is finished then, and split no more."""
         try:
-            return self._tables.has_written("reports" if task.kind == "report" else "events", task.lane, task.mark)
+            return any(self._tables.has_written(name, task.lane, task.mark) for name in _tables_of(task))
         except NumberSpent:
             return False
 
@@ -381,8 +382,7 @@ class Archivist:
 
     def _spend(self, task: Task) -> None:
         """See that whoever sleeps with this task in hand does not wake up and commit it."""
-        names: tuple[TableName, ...] = ("reports",) if task.kind == "report" else ("events", "sessions")
-        for name in names:
+        for name in _tables_of(task):
             self._tables.spend(name, task.lane, task.mark)
         self._disk.point("after_spend")
 
@@ -507,6 +507,10 @@ class Archivist:
 
     def _now(self) -> int:
         return micros(self._clock.now())
+
+
+def _tables_of(task: Task) -> tuple[TableName, ...]:
+    return ("reports",) if task.kind == "report" else ("events", "sessions")
 
 
 def _entry(line: Line, place: int, length: int) -> Entry:

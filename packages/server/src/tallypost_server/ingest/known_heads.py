@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple, TypeAlias
 
+from tallypost_schema import limits as shared
+
 from .. import limits
 from .accept import Kind
 from .body import Coding
@@ -84,7 +86,7 @@ class KnownHeads:
     def _look(self, data: bytes) -> Found | None:
         rest, own = _split(data)
         head, length = self._heads.get(rest), own.get(b"content-length")
-        if head is None or length is None:
+        if head is None or length is None or int(length) > shared.wire_bytes_max:
             return None
         request_id = own.get(b"x-request-id", b"").decode()
         found = Found(head.kind, head.coding, int(length), request_id, [*head.headers, *own.items()])

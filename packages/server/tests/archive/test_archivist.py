@@ -367,6 +367,22 @@ def test_poison_is_parked_alone_and_the_rest_is_archived(memory: World) -> None:
     assert archivist.round().idle
 
 
+def test_session_whose_lines_are_longer_than_a_task_may_hold_is_archived_by_several(
+    memory: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few events may be as much as many."""
+    for first in range(0, 12, 3):
+        memory.batch(first, 3, terminal=11)
+    monkeypatch.setattr(limits, "task_bytes_max", sum(map(len, memory.lines)) // 3)
+    memory.seal()
+    memory.clock.advance(DELAY)
+    memory.work()
+
+    assert [4, 4, 4] == [row["content"][0]["last"] + 1 - 4 * at for at, row in enumerate(memory.rows("sessions"))]
+    assert ("complete", []) == (memory.part()["state"], memory.part()["gaps"])
+    assert [] == memory.segments()
+
+
 def test_part_of_a_large_session_that_is_refused_is_parked_and_the_rest_is_archived(memory: World) -> None:
     """What a later task would have taken waits for it, as if the first one had been done."""
     memory.memory.refuses = lambda name, rows: name == "events" and 3 in rows.column("index").to_pylist()
@@ -386,6 +402,43 @@ def test_part_of_a_large_session_that_is_refused_is_parked_and_the_rest_is_archi
     (parked,) = (memory.data / "parked").glob("*.jsonl")
     assert [0] == [msgspec.json.decode(line)["first"] for line in parked.read_bytes().splitlines()]
     assert [] == memory.segments()
+
+
+def test_report_that_waits_is_remembered_however_long_it_does(memory: World) -> None:
+    """While the store is away for weeks: were it forgotten, what comes again would be no repetition."""
+    memory.report(1)
+    memory.seal()
+    archivist = memory.archivist()
+    memory.memory.failures = [ArchiveUnusable("memory", OSError("away"))]
+    archivist.round()
+    for _ in range(3):
+        memory.clock.advance(10 * 86_400)
+        memory.memory.failures = [ArchiveUnusable("memory", OSError("away"))]
+        archivist.round()
+    memory.report(1)
+    memory.seal()
+    memory.memory.failures = [ArchiveUnusable("memory", OSError("away"))]
+    archivist.round()
+    memory.memory.failures = []
+    memory.clock.advance(limits.archive_retry_seconds_max)
+    memory.work(archivist)
+
+    assert 1 == len(memory.rows("reports"))
+    assert 1 == memory.counts()["duplicates"]
+
+
+def test_coordinator_forgets_of_an_erased_stream_what_waits_and_what_is_known(memory: World) -> None:
+    """A report, a session: nothing is left of it to be archived."""
+    memory.report(1)
+    memory.batch(0, 2)
+    memory.seal()
+    memory.archivist(batch_seconds=BATCH_SECONDS).round()
+    coordinator = memory.coordinator()
+
+    gone = [coordinator.erase(stream) for stream in (format(1, "032x"), SESSION, format(2, "032x"))]
+
+    assert [2, 2, 0] == gone
+    assert coordinator.counts().oldest_waiting is None
 
 
 def die(world: World) -> int:

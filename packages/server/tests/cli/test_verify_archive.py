@@ -328,6 +328,26 @@ async def test_verify_of_a_copy_of_the_instant_between_two_tables_ends_with_0(
     assert (1, 3) == (damaged[0], len(damaged[1]["damaged"]))
 
 
+async def test_verify_tells_what_the_index_lacks_beside_a_task_that_the_coordinator_knows(
+    say: Say, post: Post, batch: Any, archivist: Any, disk: FaultyDisk, filled: None, make_settings: Any
+) -> None:
+    """Whose events are of that task is known, so all others are damage."""
+    await post(batch(3, session="ef" * 16, terminal=2))
+    disk.kill_at("between_tables")
+    with archivist() as works, pytest.raises(Killed):
+        works.round()
+    disk.kill_at("after_park")
+    tables = open_tables(make_settings())
+    stored = next(file for file in tables.files("sessions") if file.rows == 3)
+    index = tables.read("sessions", stored.path)
+    put_instead(tables, "sessions", stored, f"day={stored.day}/less.parquet", index.slice(0, 2))
+
+    status, archive = facts_of(say)
+
+    assert (1, 0) == (status, archive["half_done"])
+    assert index["session"].to_pylist()[2:] == [fault["stream"] for fault in archive["damaged"]]
+
+
 @pytest.mark.parametrize("point", ARCHIVE_POINTS)
 async def test_coordinator_lost_with_a_task_begun_costs_no_event_and_doubles_none(
     say: Say,

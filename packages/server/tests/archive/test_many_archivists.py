@@ -21,8 +21,9 @@ from tallypost_server.archive.tables import Tables
 from tallypost_server.clock import SystemClock
 from tallypost_server.disk import OsDisk
 from tallypost_server.errors import CannotArchive
-from tallypost_server.streams.coordinator import Coordinator, lane_of
+from tallypost_server.streams.coordinator import Coordinator
 from tallypost_server.streams.database import engine_of
+from tallypost_server.streams.waiting import lane_of
 from tallypost_server.testing import FaultyDisk, Killed
 
 from ..databases import Postgres, Schema

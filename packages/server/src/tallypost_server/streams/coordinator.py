@@ -8,12 +8,10 @@ Never   reads a segment or the archive: it is told what lies there. What it know
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
@@ -21,12 +19,12 @@ from .. import limits
 from ..errors import CoordinatorUnusable, LeaseLost
 from ..settings import without_password
 from . import queries as q
+from . import waiting as ws
 from . import work as w
 from .database import scrub
 from .migrations import make_anew, migrate
-from .ranges import count, ranges, union
-from .session import Batch, Part, Session, add, begun, is_begun, is_settled, part_of, shares, with_part, without
-from .task import Entry, Kind, Mark, Plan, Task, Wanted
+from .session import Part, Session
+from .task import Entry, Kind, Mark, Plan, Task
 
 
 class Known(NamedTuple):
@@ -50,16 +48,6 @@ class Restored(NamedTuple):
     numbers: dict[int, int]
     sessions: Iterable[Session]
     reports: Iterable[tuple[str, str, int]]
-
-
-_encode = msgspec.json.Encoder().encode
-_session = msgspec.json.Decoder(Session).decode
-_part = msgspec.json.Decoder(Part).decode
-
-
-def lane_of(stream: str, lanes: int) -> int:
-    """The lane that a stream always waits in."""
-    return hashlib.blake2s(stream.encode(), digest_size=4).digest()[0] % lanes
 
 
 class Coordinator:
@@ -132,7 +120,7 @@ class Coordinator:
         with self._begin() as connection:
             rows = q.sessions_between(connection, low, high)
         return {
-            (row.app, row.stream): Known(_session(row.known), None if row.part is None else _part(row.part))
+            (row.app, row.stream): Known(ws.session_in(row.known), None if row.part is None else ws.part_in(row.part))
             for row in rows
         }
 
@@ -184,79 +172,12 @@ class Coordinator:
             segment = q.add_segment(connection, name)
             if segment is None:
                 return False
-            duplicates = self._add_reports(connection, segment, [entry for entry in entries if entry.kind == "report"])
-            found = self._add_batches(connection, segment, [entry for entry in entries if entry.kind == "events"])
+            reports = [entry for entry in entries if entry.kind == "report"]
+            batches = [entry for entry in entries if entry.kind == "events"]
+            duplicates = ws.add_reports(connection, segment, reports, self.lanes)
+            found = ws.add_batches(connection, segment, batches, self.lanes)
             q.count(connection, duplicates=duplicates + found.duplicates, contradictions=found.contradictions)
             return True
-
-    def _add_reports(self, connection: Connection, segment: int, entries: list[Entry]) -> int:
-        known = q.reports(connection, {entry.stream for entry in entries})
-        new: dict[tuple[str, str], Entry] = {}
-        duplicates = 0
-        earlier = []
-        for entry in sorted(entries, key=lambda entry: entry.received):
-            key = (entry.app, entry.stream)
-            if key in known or key in new:
-                duplicates += 1
-                place = known.get(key)
-                if place is not None and place.task is None and entry.received < place.received:
-                    earlier.append((place.id, entry))
-                    known[key] = place._replace(received=entry.received)
-            else:
-                new[key] = entry
-        q.move_entries(connection, segment, earlier)
-        q.add_entries(connection, segment, [(self._lane(entry.stream), entry) for entry in new.values()])
-        last = latest((entry.app, entry.stream, entry.received) for entry in entries)
-        q.add_reports(connection, [(*key, last[key], q.entry_id(segment, entry.line)) for key, entry in new.items()])
-        q.touch_reports(connection, [(*key, received) for key, received in last.items() if key in known])
-        return duplicates
-
-    def _add_batches(self, connection: Connection, segment: int, entries: list[Entry]) -> _Found:
-        rows = q.sessions(connection, {entry.stream for entry in entries})
-        states = {key: _session(row.known) for key, row in rows.items()}
-        kept: dict[tuple[str, str], list[Entry]] = {}
-        before = {key: (state.duplicates, state.contradictions) for key, state in states.items()}
-        new = []
-        for entry in sorted(entries, key=lambda entry: entry.received):
-            key = (entry.app, entry.stream)
-            added = add(states.get(key) or begun(*key, entry.batch), entry.batch)
-            states[key] = added.session
-            if added.is_new:
-                new.append((self._lane(entry.stream), entry))
-                kept.setdefault(key, []).append(entry)
-        q.add_entries(connection, segment, new)
-        added_rows, changed = [], []
-        for key, state in states.items():
-            row, batches = rows.get(key), kept.get(key, [])
-            if row is None:
-                added_rows.append(self._row(state, batches))
-            else:
-                changed.append(self._row(state, batches, row.oldest_waiting, row.rows, row.bytes))
-        q.add_sessions(connection, added_rows)
-        q.keep_sessions(connection, changed)
-        return _Found(
-            sum(state.duplicates - before.get(key, (0, 0))[0] for key, state in states.items()),
-            sum(state.contradictions - before.get(key, (0, 0))[1] for key, state in states.items()),
-        )
-
-    def _row(
-        self, session: Session, more: Sequence[Any], oldest: int | None = None, rows: int = 0, size: int = 0
-    ) -> q.SessionRow:
-        """A session of which this much waits, and besides it `more` (entries)."""
-        moments = [entry.received for entry in more]
-        if oldest is not None:
-            moments.append(oldest)
-        return q.SessionRow(
-            self._lane(session.stream),
-            session,
-            _encode(session),
-            min(moments, default=None),
-            rows + sum(count(_batch_of(entry).content) for entry in more),
-            size + sum(entry.bytes for entry in more),
-        )
-
-    def _lane(self, stream: str) -> int:
-        return lane_of(stream, self.lanes) if self.lanes > 1 else 0
 
     # -- what is due ------------------------------------------------------------------------------------------------
 
@@ -343,8 +264,8 @@ class Coordinator:
             # A table keeps the lane's highest number alone: while one is given out, no other is.
             if row is None or (row.number is None and w.numbered(connection, lane) is not None):
                 return None
-            if row.state == "gathering":
-                self._freeze(connection, row.id, row.kind)
+            if row.state == "gathering" and row.kind == "events":  # A report's entry says all.
+                ws.freeze(connection, row.id, rows_max=self._task_rows_max)
             number = row.number
             if number is None:
                 number = w.take_number(connection, lane)
@@ -354,24 +275,8 @@ class Coordinator:
 
     def plan(self, task: Task) -> Plan:
         """A task's input. It is the same however often it is asked for."""
-        lines: dict[str, dict[int, Wanted]] = {}
         with self._begin() as connection:
-            names = q.segment_names(connection)
-            if task.kind == "report":
-                for segment, line, app, stream in q.lines_of_task(connection, task.id):
-                    lines.setdefault(names[segment], {})[line] = Wanted((app, stream), None)
-                return Plan(lines, {})
-            rows = q.entries_of_task(connection, task.id)
-            parts = {key: _part(row.part) for key, row in q.sessions_of_task(connection, task.id).items()}
-        of_session: dict[tuple[str, str], list[Any]] = {}
-        for row in rows:
-            of_session.setdefault((row.app, row.stream), []).append(row)
-        for key, part in parts.items():
-            its = of_session.get(key, [])
-            for row, share in zip(its, shares([_batch_of(row) for row in its], part.content), strict=True):
-                if share:
-                    lines.setdefault(names[row.segment], {})[row.line] = Wanted(key, share)
-        return Plan(lines, parts)
+            return ws.plan(connection, task)
 
     def finish(self, task: Task, holder: str) -> None:
         """A task's rows are in the archive, durably: settle what it held.
@@ -383,70 +288,13 @@ class Coordinator:
             self._must_hold(connection, task.lane, holder)
             if not w.is_running(connection, task.id, task.number):
                 raise LeaseLost(f"lane-{task.lane}", holder)
-            supplements = written = 0
             if task.kind == "report":
-                written = q.settle_reports(connection, task.id)
+                written, supplements = q.settle_reports(connection, task.id), 0
             else:
-                settled = {}
-                for key, row in q.sessions_of_task(connection, task.id).items():
-                    part = _part(row.part)
-                    supplements += part.number > 1
-                    written += count(part.content)
-                    settled[key] = with_part(_session(row.known), part)
-                self._settle(connection, task.id, settled, lambda key, batch: is_settled(settled[key], batch))
+                written, supplements = ws.finish(connection, task.id, self.lanes)
             w.remove_task(connection, task.id)
             q.count(connection, supplements=supplements, archived_rows=written)
             q.mark_settled(connection)
-
-    def _settle(
-        self,
-        connection: Connection,
-        task: str,
-        sessions: dict[tuple[str, str], Session],
-        is_over: Callable[[tuple[str, str], Batch], bool],
-    ) -> None:
-        """Take sessions out of a task, with its entries that are over, and with all that are needless now."""
-        own = q.entries_of_task(connection, task)
-        q.free_entries(connection, [row.id for row in own if not is_over((row.app, row.stream), _batch_of(row))])
-        late: dict[tuple[str, str], list[Any]] = {}
-        for entry in q.entries_beside(connection, task):
-            late.setdefault((entry.app, entry.stream), []).append(entry)
-        q.remove_entries_of(connection, task)
-        needless, rows = [], []
-        for key, session in sessions.items():
-            left, content = [], session.archived
-            for entry in late.get(key, []):
-                if is_settled(session, _batch_of(entry)):
-                    needless.append(entry.id)
-                else:
-                    left.append(entry)
-                    content = union(content, _batch_of(entry).content)
-            gone = len(late.get(key, [])) - len(left)
-            kept = msgspec.structs.replace(session, content=content, duplicates=session.duplicates + gone)
-            rows.append(self._row(kept, left))
-        q.remove_entries(connection, needless)
-        q.keep_sessions(connection, rows, let_go=True)
-        q.count(connection, duplicates=len(needless))
-
-    def _freeze(self, connection: Connection, task: str, kind: Kind) -> None:
-        if kind == "report":
-            return  # A report's entry says all.
-        q.freeze_entries(connection, task)
-        batches: dict[tuple[str, str], list[Batch]] = {}
-        for entry in q.entries_of_task(connection, task):
-            batches.setdefault((entry.app, entry.stream), []).append(_batch_of(entry))
-        parts = []
-        for key, row in q.sessions_of_task(connection, task).items():
-            waiting: tuple[tuple[int, int], ...] = ()
-            for batch in batches.get(key, []):
-                waiting += batch.content
-            part = part_of(_session(row.known), ranges(waiting), rows_max=self._share(row.rows, row.bytes))
-            parts.append((*key, _encode(part)))
-        q.keep_parts(connection, parts)
-
-    def _share(self, rows: int, size: int) -> int:
-        """How many events of one session a task takes at most, whose lines are so long together."""
-        return max(1, min(self._task_rows_max, rows * limits.task_bytes_max // max(size, 1)))
 
     def _must_hold(self, connection: Connection, lane: int, holder: str) -> None:
         if not w.holds(connection, f"lane-{lane}", holder):
@@ -503,10 +351,7 @@ class Coordinator:
             if task.kind == "report":
                 q.forget(connection, w.streams_of_task(connection, task.kind, task.id), [])
             q.settle_reports(connection, task.id)
-            rows = q.sessions_of_task(connection, task.id)
-            sessions = {key: _session(row.known) for key, row in rows.items()}
-            parts = {key: _part(row.part) for key, row in rows.items()}
-            self._settle(connection, task.id, sessions, lambda key, batch: is_begun(sessions[key], parts[key], batch))
+            ws.park(connection, task.id, self.lanes)
             w.remove_task(connection, task.id)
             q.mark_settled(connection)
 
@@ -531,24 +376,7 @@ class Coordinator:
                 return True
             if q.is_begun_with(connection, segment):
                 return False
-            gone = q.remove_lost(connection, segment)
-            streams = {stream for _, stream in gone["events"]}
-            left = q.entries_of_sessions(connection, streams)
-            changed, done, forgotten = [], [], []
-            for key, row in q.sessions(connection, streams).items():
-                if key not in gone["events"]:
-                    continue
-                entries = left.get(key, [])
-                session = without(_session(row.known), [_batch_of(entry) for entry in entries])
-                if entries:
-                    changed.append(self._row(session, entries))
-                elif session.part:
-                    done.append(self._row(session, []))
-                else:
-                    forgotten.append(key)
-            q.keep_sessions(connection, changed)
-            q.keep_sessions(connection, done, let_go=True)
-            q.forget(connection, gone["report"], forgotten)
+            ws.lose(connection, segment, self.lanes)
             return True
 
     # -- what goes --------------------------------------------------------------------------------------------------
@@ -610,8 +438,8 @@ class Coordinator:
     def restore(self, past: Restored) -> None:
         """Forget all, and take up what the archive tells; segments are registered anew afterwards."""
         # The archive is read before: nobody waits for that, and no database for a transaction in which nothing comes.
-        sessions = [self._row(session, []) for session in past.sessions]
-        reports = [(*key, at, None) for key, at in latest(past.reports).items()]
+        sessions = [ws.row_of(session, [], self.lanes) for session in past.sessions]
+        reports = [(*key, at, None) for key, at in ws.latest(past.reports).items()]
         with self._begin() as connection:
             make_anew(connection, lanes=self.lanes)
             for lane, number in past.numbers.items():
@@ -620,23 +448,6 @@ class Coordinator:
             q.add_reports(connection, reports)
 
 
-class _Found(NamedTuple):
-    duplicates: int
-    contradictions: int
-
-
-def latest(reports: Iterable[tuple[str, str, int]]) -> dict[tuple[str, str], int]:
-    """Each report once, with its latest time."""
-    found: dict[tuple[str, str], int] = {}
-    for app, report, at in reports:
-        found[(app, report)] = max(at, found.get((app, report), 0))
-    return found
-
-
 def micros_in(seconds: float) -> int:
     """Microseconds in so many seconds."""
     return int(seconds * 1_000_000)
-
-
-def _batch_of(row: Any) -> Batch:
-    return Batch(row.received, row.first, row.last, row.lost, row.terminal)

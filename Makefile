@@ -94,7 +94,7 @@ proof: $(READY)
 pythons: $(READY)
 	$(BIN)/python scripts/pythons.py
 
-# nginx, caddy, rsync or PostgreSQL missing is a failure there, not a reason to skip.
+# nginx, caddy, rsync, promtool or PostgreSQL missing is a failure there, not a reason to skip.
 .PHONY: ci
 ci: export TALLYPOST_TOOLS = required
 ci: lint $(if $(COVERAGE),,coverage) long s3 postgres

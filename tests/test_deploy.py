@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -107,13 +108,15 @@ def test_guide_has_each_alert_in_order() -> None:
     assert list(alerts()) == re.findall(r"^### (Tallypost\w+)$", GUIDE.read_text(), re.MULTILINE)
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="Prometheus' own tool is not installed here")
 @pytest.mark.parametrize(
     "command",
     [("check", "config", "prometheus.yml"), ("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")],
 )
 def test_prometheus_own_tool_takes_the_rules(command: tuple[str, ...]) -> None:
     """And each rule rings when it should, and not when it should not."""
+    if shutil.which("promtool") is None:
+        assert os.environ.get("TALLYPOST_TOOLS") != "required", "promtool is not installed here"
+        pytest.skip("promtool is not installed here (Debian's package prometheus)")
     done = subprocess.run(["promtool", *command], cwd=DEPLOY / "prometheus", capture_output=True, text=True, timeout=50)
 
     assert 0 == done.returncode, done.stdout + done.stderr

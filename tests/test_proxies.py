@@ -145,7 +145,7 @@ class Sender:
     def __init__(self, port: int) -> None:
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
 
-    def post(self, body: bytes) -> http.client.HTTPResponse:
+    def post(self, body: bytes | Iterator[bytes]) -> http.client.HTTPResponse:
         with contextlib.suppress(ConnectionError):  # Who would have too much may stop reading; its answer is there.
             self.connection.request("POST", "/v1/reports", body, JSON)
         answer = self.connection.getresponse()
@@ -342,11 +342,15 @@ def test_body_over_the_servers_limit_is_told_and_the_connection_stays_usable(fro
     assert [f"{1:032x}"] == front.lines()
 
 
-def test_body_over_all_limits_is_told_and_the_next_post_is_stored(front: Front, report: Report) -> None:
-    """Whoever answers, proxy or server: it is a 413 in the server's form."""
+@pytest.mark.parametrize("announced", [True, False])
+def test_body_over_all_limits_is_told_and_the_next_post_is_stored(
+    front: Front, report: Report, announced: bool
+) -> None:
+    """Whoever answers, proxy or server: it is a 413 in the server's form, whether it knew the length before or not."""
     sender = front.sender()
 
-    status = sender.post(b" " * (12 * MEBIBYTE)).status
+    pieces = [b" " * MEBIBYTE] * 12
+    status = sender.post(b"".join(pieces) if announced else iter(pieces)).status
 
     assert (413, "too_large") == (status, sender.code)
     assert 200 == sender.post(report(1)).status

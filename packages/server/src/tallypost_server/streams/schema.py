@@ -167,7 +167,7 @@ class database_now(FunctionElement[int]):  # noqa: N801  It stands in queries as
 
 @compiles(database_now, "sqlite")
 def _now_in_sqlite(element: Any, compiler: Any, **options: Any) -> str:
-    return "tallypost_now()"  # The database is this process; `coordinator.py` defines it by the clock it is given.
+    return "tallypost_now()"  # The database is this process; `database.py` defines it by the clock it is given.
 
 
 @compiles(database_now, "postgresql")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -12,9 +15,11 @@ import pytest
 
 from tallypost_server import limits
 from tallypost_server.archive.store import FolderStore
+from tallypost_server.streams.coordinator import Coordinator
 from tallypost_server.streams.task import Mark
 from tallypost_server.testing import Fate, FaultyDisk
 
+DATABASE = "coordinator.sqlite"
 REPORTS = [format(number, "032x") for number in range(4)]
 SESSIONS = [format(number, "032x") for number in range(16, 20)]
 
@@ -22,8 +27,9 @@ SESSIONS = [format(number, "032x") for number in range(16, 20)]
 class Camera:
     """Keeps what a power cut would leave of a data folder, at each operation of its disk; each different state once."""
 
-    def __init__(self, data: Path, disk: FaultyDisk, into: Path) -> None:
-        self._data, self._disk, self._into = data, disk, into
+    def __init__(self, data: Path, disk: FaultyDisk, into: Path, durable: dict[str, bytes] | None = None) -> None:
+        """`durable` are the coordinator's files as they are left, if not whole."""
+        self._data, self._disk, self._into, self._durable = data, disk, into, durable
         self._seen: set[str] = set()
         self.kept: list[Path] = []
 
@@ -39,11 +45,10 @@ class Camera:
         left = self._disk.left_by_power_cut(
             self._data, others=lambda path: fate if archive in path.parents else "whole"
         )
-        return {
-            str(path.relative_to(self._data)): path.read_bytes()[:size]
-            for path, size in left.items()
-            if not path.name.endswith("-shm")  # SQLite makes it anew.
-        }
+        state = {str(path.relative_to(self._data)): path.read_bytes()[:size] for path, size in left.items()}
+        if self._durable is not None:
+            state = {name: content for name, content in state.items() if not name.startswith(DATABASE)} | self._durable
+        return {name: content for name, content in state.items() if not name.endswith("-shm")}  # SQLite makes it anew.
 
     def _keep(self, state: dict[str, bytes]) -> None:
         told = hashlib.sha256()
@@ -79,7 +84,24 @@ def sealed(local: Any, report: Callable[..., bytes], batch: Callable[..., bytes]
     return seal
 
 
-@pytest.mark.parametrize("coordinator", ["as it was", "lost"])
+@pytest.fixture
+def durable(data: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """The least that a power cut leaves of the coordinator: what it was when it last let segments go."""
+    files: dict[str, bytes] = {}
+    settled = Coordinator.settled
+
+    def noted(coordinator: Coordinator) -> list[str]:
+        names = settled(coordinator)
+        if names:
+            files.clear()
+            files.update({path.name: path.read_bytes() for path in data.glob(f"{DATABASE}*")})
+        return names
+
+    monkeypatch.setattr(Coordinator, "settled", noted)
+    return files
+
+
+@pytest.mark.parametrize("coordinator", ["as it was", "as it was durable", "lost"])
 @pytest.mark.parametrize(
     ("kinds", "before"),
     [
@@ -95,6 +117,7 @@ def test_power_cut_at_any_moment_loses_nothing_and_doubles_nothing(
     data: Path,
     disk: FaultyDisk,
     tmp_path: Path,
+    durable: dict[str, bytes],
     coordinator: str,
     kinds: str,
     before: bool,
@@ -104,7 +127,7 @@ def test_power_cut_at_any_moment_loses_nothing_and_doubles_nothing(
         sealed(0, 2, kinds)
         local.work()
     sealed(2, 4, kinds)
-    camera = Camera(data, disk, tmp_path / "left")
+    camera = Camera(data, disk, tmp_path / "left", durable if coordinator == "as it was durable" else None)
     archivist = local.archivist()
     disk.watch(camera.take)
     local.work(archivist)
@@ -125,7 +148,38 @@ def test_power_cut_at_any_moment_loses_nothing_and_doubles_nothing(
         assert [] == found.segments(), left
         found.close()
         shutil.rmtree(left)
-    assert len(camera.kept) > 10
+    assert len(camera.kept) >= 10
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed here; CI has it")
+def test_segment_goes_once_the_coordinators_word_is_durable(
+    local: Any, sealed: Callable[..., None], data: Path, tmp_path: Path
+) -> None:
+    """As the kernel sees it: nothing of the coordinator's log is unsynced when a segment is removed."""
+    for number in range(3):
+        sealed(number, number + 1, "reports and sessions")
+    sealed(0, 3, "reports and sessions")
+    trace, calls = tmp_path / "trace", "trace=pwrite64,fsync,fdatasync,unlink,unlinkat"
+    program = [sys.executable, "-m", "tallypost_server", "--data", str(data), "archive", "--once"]
+    more = ["--archive-delay", "0", "--archive-batch-seconds", "0"]
+
+    subprocess.run(["strace", "-f", "-y", "-qq", "-o", str(trace), "-e", calls, *program, *more], check=True)
+
+    unsynced, removed = set[str](), []
+    for line in trace.read_text().splitlines():
+        called = re.search(rf"(\w+)\(.*?({DATABASE}[\w-]*|documents-[\w.-]+)", line)
+        if called is None:
+            continue
+        call, name = called.groups()
+        if call == "pwrite64":
+            unsynced.add(name)
+        elif call in ("fsync", "fdatasync"):
+            unsynced.discard(name)
+        elif name.startswith("documents-"):
+            assert f"{DATABASE}-wal" not in unsynced
+            removed.append(name)
+    assert 4 == sum(name.endswith(".zst") for name in removed)
+    assert [] == local.segments()
 
 
 @pytest.mark.long

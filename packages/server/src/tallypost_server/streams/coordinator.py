@@ -21,7 +21,7 @@ from ..settings import without_password
 from . import queries as q
 from . import waiting as ws
 from . import work as w
-from .database import scrub
+from .database import DURABLE, scrub
 from .migrations import make_anew, migrate
 from .session import Part, Session
 from .task import Entry, Kind, Mark, Plan, Task
@@ -89,9 +89,10 @@ class Coordinator:
         self._reached += 1
 
     @contextlib.contextmanager
-    def _begin(self) -> Iterator[Connection]:
+    def _begin(self, *, durable: bool = False) -> Iterator[Connection]:
+        """A transaction. One that is durable, and changes something, is on disk at its end, with all before it."""
         try:
-            with self._engine.begin() as connection:
+            with self._engine.execution_options(**{DURABLE: durable}).begin() as connection:
                 if self._reached != self._looked_at:
                     # A server that was away may be another one, which lacks what the last one did: numbers that it
                     # gives out may be in the tables.
@@ -382,10 +383,16 @@ class Coordinator:
     # -- what goes --------------------------------------------------------------------------------------------------
 
     def settled(self) -> list[str]:
-        """The segments of which all is archived, a duplicate, or parked, and that no task may read."""
-        with self._begin() as connection:
+        """The segments of which all is archived, a duplicate, or parked, and that no task may read. They may go.
+
+        That is durable: a coordinator that has lost it would look for them.
+        """
+        with self._begin(durable=True) as connection:
             q.mark_settled(connection)
-            return [name for name, settled in q.segments(connection).items() if settled]
+            names = [name for name, settled in q.segments(connection).items() if settled]
+            if names:
+                q.keep_fact(connection, "durable", names[-1])  # What changes nothing would not be written.
+            return names
 
     def forget_segment(self, name: str) -> None:
         """The file is gone, durably."""

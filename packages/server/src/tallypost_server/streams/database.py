@@ -1,7 +1,8 @@
 """The coordinator's database: a file of SQLite's, or PostgreSQL, reached by an address.
 
 Takes   an address, and a clock, which is the database's where that is this process.
-Gives   an engine whose transactions come one after the other, and are durable when they are committed.
+Gives   an engine whose transactions come one after the other; what ends the process takes none of them, and a power cut
+        none before the last one that was to be durable.
 Never   a query.
 """
 
@@ -20,6 +21,9 @@ from ..clock import Clock, micros
 
 # What all who are in one database wait for in turn; any number would do, so long as it is always the same.
 _TURN = 0x74616C6C79
+
+# The option of a connection whose transactions are durable, with all before them, when they are committed.
+DURABLE = "tallypost_durable"
 
 # A server that is gone without a word is noticed, instead of being waited for as long as the system likes.
 _REACHED = {
@@ -68,7 +72,6 @@ def _sqlite(address: URL, clock: Clock, wait_ms: int) -> Engine:
         connection.isolation_level = None  # Transactions begin as said below.
         connection.execute(f"PRAGMA busy_timeout = {wait_ms}")
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         # Streams' names are random, and so are the pages that each of them touches in the indexes: what is
         # changed is written once a transaction, if memory holds it, and into the database not after each.
@@ -78,6 +81,10 @@ def _sqlite(address: URL, clock: Clock, wait_ms: int) -> Engine:
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
+        # What a power cut takes is the end of what was done, and the tables tell it: it is done again. Only what others
+        # are about to do for good waits for the disk, since a large sync holds up those of ingestion.
+        durable = connection.get_execution_options().get(DURABLE, False)
+        connection.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         # A transaction that reads first and writes later would be refused where another wrote in between.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 

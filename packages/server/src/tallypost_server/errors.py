@@ -283,6 +283,17 @@ class ArchiveUnusable(CannotArchive):
         super().__init__(f"the archive {where} cannot be used: {failure}")
 
 
+class ArchiveForeign(CannotArchive):
+    """The tables keep what came into another data folder."""
+
+    def __init__(self, where: str, data: Path) -> None:
+        self.where, self.data = where, data
+        super().__init__(
+            f"the archive {where} is of another data folder than {data}: each needs an archive of its own; if it is "
+            "the same folder and its file node was lost, or if that one is no more, remove node from the archive"
+        )
+
+
 class ArchiveDamaged(CannotArchive):
     """What was durable in a table is not there any more. Nothing of it is undone by a program."""
 

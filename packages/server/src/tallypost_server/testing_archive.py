@@ -33,6 +33,10 @@ class MemoryTables(Tables):
         self.refuses: Callable[[TableName, pa.Table], bool] = lambda name, rows: False
         """Which rows are poison."""
 
+    def belongs_to(self, node: str) -> bool:
+        """It belongs to whoever has it."""
+        return True
+
     def is_there(self, name: TableName) -> bool:
         """Whether anything was written."""
         return bool(self._files[name])

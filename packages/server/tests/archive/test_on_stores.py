@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tallypost_server import limits
 from tallypost_server.archive.reader import ArchiveReader
 from tallypost_server.archive.store import ObjectStore
 from tallypost_server.disk import ARCHIVE_POINTS, FaultPoint
+from tallypost_server.errors import ArchiveForeign
 from tallypost_server.segments.told import Told
 from tallypost_server.streams.task import Mark
 from tallypost_server.testing import FaultyDisk, Killed
@@ -54,6 +56,27 @@ def test_archived_streams_are_shown(archive: Any, report: Callable[..., bytes], 
     assert not events.is_empty
     assert [{"cmd/export": 12}] == [dict(row["programs"][0]["counters"]) for row in archive.rows("reports")]
     assert ["pdf", "pdf"] == [dict(row["words"])["format"] for row in archive.rows("events")]
+
+
+def test_archive_is_one_data_folders(
+    on: Callable[..., Any], store: ObjectStore, data: Path, tmp_path: Path, report: Callable[..., bytes]
+) -> None:
+    """Whoever comes from another one is refused before it takes what is there for its own; its segments stay."""
+    ours, theirs = on(data, store), on(tmp_path / "theirs", store)
+    for world, node in ((ours, "0a0a0a0a"), (theirs, "0b0b0b0b")):
+        (world.data / "segments" / "open").mkdir(parents=True, exist_ok=True)
+        (world.data / "node").write_text(f"{node}\n")
+    ours.seal(report())
+    ours.work()
+    theirs.seal(report(id="1" * 32))
+
+    with pytest.raises(ArchiveForeign, match="theirs"):
+        theirs.archivist()
+
+    assert 1 == len(theirs.segments())
+    ours.seal(report(id="2" * 32))
+    ours.work()
+    assert {REPORT: 1, "2" * 32: 1} == ours.reports()
 
 
 @pytest.mark.long

@@ -22,6 +22,7 @@ from ..clock import Clock, micros, micros_of
 from ..disk import Disk
 from ..erased import Erased
 from ..errors import (
+    ArchiveForeign,
     ArchiveUnusable,
     CoordinatorUnusable,
     DataRefused,
@@ -40,6 +41,7 @@ from ..segments.format import (
     is_stem,
     whole_lines,
 )
+from ..segments.node import kept_node
 from ..settings import KeepDays
 from ..streams.coordinator import Coordinator, micros_in
 from ..streams.task import Entry, Mark, Plan, Task, Wanted
@@ -99,7 +101,7 @@ class Archivist:
         go_on: Callable[[], bool] = lambda: True,
     ) -> None:
         """`go_on` is asked between two steps; `token` makes so many random bytes, in hex."""
-        self._segments, self._coordinator, self._tables = data / "segments", coordinator, tables
+        self._data, self._segments, self._coordinator, self._tables = data, data / "segments", coordinator, tables
         self._rules, self._disk, self._clock, self._token, self._go_on = rules, disk, clock, token, go_on
         self._erased = Erased(data / "erased", disk=disk)
         self._parked = Parked(data / "parked", disk=disk)
@@ -123,10 +125,14 @@ class Archivist:
         Raises:
             ArchiveUnusable: the store refuses.
             ArchiveDamaged: what was durable is gone.
+            ArchiveForeign: it is another data folder's.
             CoordinatorUnusable: the database refuses.
             LeaseLost: another archivist is at work, or was until a moment ago, and there is something to undo.
         """
         self._coordinator.look_anew()
+        node = kept_node(self._data, disk=self._disk)
+        if node is not None and not self._tables.belongs_to(node):
+            raise ArchiveForeign(self._tables.store.address, self._data)
         if any(self._tables.damages(name) for name in TABLES):
             self._undo()
         for name in TABLES:

@@ -37,6 +37,8 @@ _CONFIGURATION = {
 }
 # Where in the archive that lies which was undone; a person may look at it, and remove it.
 UNDONE = "undone"
+# The object that names the data folder whose archive this is.
+OWNER = "node"
 
 
 class Stored(NamedTuple):
@@ -81,6 +83,22 @@ class Tables:
                 return handle
         except (DeltaError, OSError) as failure:
             raise ArchiveUnusable(self._address(name), failure) from failure
+
+    def belongs_to(self, node: str) -> bool:
+        """Whether this is the archive of a node's data folder; the first one that asks has it from then on.
+
+        Raises:
+            ArchiveUnusable: the store refuses.
+        """
+        try:
+            try:
+                of = self.store.get(OWNER)
+            except FileNotFoundError:
+                self.store.put(OWNER, node.encode("ascii") + b"\n")
+                of = self.store.get(OWNER)  # Of two who ask at once, one is told so.
+        except OSError as failure:
+            raise ArchiveUnusable(self.store.address, failure) from failure
+        return of.strip() == node.encode("ascii")
 
     def is_there(self, name: TableName) -> bool:
         """Whether anything was ever archived.

@@ -26,6 +26,13 @@ def children() -> list[int]:
     return list(map(int, Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()))
 
 
+@pytest.fixture
+def started() -> Callable[[], list[int]]:
+    """Tells which of them the test has started."""
+    before = set(children())
+    return lambda: sorted(set(children()) - before)
+
+
 def wait_until(holds: Callable[[], Any]) -> None:
     for _ in range(1_000):
         if holds():
@@ -78,25 +85,27 @@ def process(make_settings: Callable[..., Settings], clock: FakeClock) -> Iterato
 
 
 def test_archivist_that_died_is_started_again_after_a_rest(
-    process: ArchivistProcess, clock: FakeClock, data: Path
+    process: ArchivistProcess, clock: FakeClock, data: Path, started: Callable[[], list[int]]
 ) -> None:
     """One that dies at once must not cost a server all its time."""
     process.tend()
     wait_until((data / "coordinator.sqlite").exists)
-    (first,) = children()
+    (first,) = started()
     os.kill(first, signal.SIGKILL)
     os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
 
     process.tend()
-    assert [] == children()
+    assert [] == started()
     clock.advance(limits.archivist_rest_seconds)
     process.tend()
 
-    (second,) = children()
+    (second,) = started()
     assert first != second
 
 
-def test_archivist_that_is_told_to_end_ends(process: ArchivistProcess, data: Path) -> None:
+def test_archivist_that_is_told_to_end_ends(
+    process: ArchivistProcess, data: Path, started: Callable[[], list[int]]
+) -> None:
     """After what it is at; there is nothing then that anybody has to mend."""
     process.tend()
     wait_until((data / "coordinator.sqlite").exists)
@@ -104,22 +113,22 @@ def test_archivist_that_is_told_to_end_ends(process: ArchivistProcess, data: Pat
     process.end()
     process.wait()
 
-    assert [] == children()
+    assert [] == started()
 
 
 def test_archivist_that_hangs_is_killed_some_seconds_after_it_was_told(
-    process: ArchivistProcess, clock: FakeClock
+    process: ArchivistProcess, clock: FakeClock, started: Callable[[], list[int]]
 ) -> None:
     """The server's own end has its time from the same moment."""
     process.tend()
-    (child,) = children()
+    (child,) = started()
     os.kill(child, signal.SIGSTOP)
     process.end()
     clock.advance(limits.archivist_stop_seconds_max)
 
     process.wait()
 
-    assert [] == children()
+    assert [] == started()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -147,15 +156,15 @@ def test_archivist_ends_with_a_server_that_is_killed(data: Path, workers: int) -
 
 @pytest.mark.postgres
 def test_archivist_of_a_server_finds_its_database_and_shows_nobody_the_password(
-    make_settings: Callable[..., Settings], clock: FakeClock, postgres: Postgres
+    make_settings: Callable[..., Settings], clock: FakeClock, postgres: Postgres, started: Callable[[], list[int]]
 ) -> None:
     """Arguments of a process are seen by every user of the machine."""
     schema = postgres.schema()
     settings = make_settings(coordinator=schema.place + "&password=hush", scan_seconds=0.05)
-    archivist, before = ArchivistProcess(settings, clock=clock), children()
+    archivist = ArchivistProcess(settings, clock=clock)
     archivist.tend()
     try:
-        (process,) = set(children()) - set(before)
+        (process,) = started()
         made = f"SELECT FROM pg_tables WHERE schemaname = '{schema.name}' AND tablename = 'facts'"
         wait_until(lambda: postgres.run(made))
 

@@ -33,6 +33,8 @@ from .settings import ARCHIVAL, POSTGRESQL, VARIABLE_PREFIX, Settings, without_p
 from .workers import die_with
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
     from .archive.archivist import Archivist
     from .archive.check import ArchiveChecked
     from .archive.reader import ArchiveReader
@@ -80,16 +82,12 @@ def coordinator(settings: Settings) -> Iterator[Coordinator]:
         CoordinatorForeign: it is another data folder's.
         ExtraMissing: what it is reached with is not installed.
     """
-    need_archive("the coordinator")
-    on_server = settings.coordinator.startswith(POSTGRESQL)
-    if on_server and importlib.util.find_spec("psycopg") is None:
-        raise ExtraMissing("a coordinator on PostgreSQL", "psycopg", "postgres")
+    engine, on_server = _engine(settings), settings.coordinator.startswith(POSTGRESQL)
     from .streams.coordinator import Coordinator
-    from .streams.database import engine_of, url_of
 
     OsDisk().make_folder(settings.data)
     lanes = limits.postgresql_lanes if on_server else limits.file_lanes
-    opened = Coordinator(engine_of(url_of(settings.coordinator), SystemClock()), lanes=lanes)
+    opened = Coordinator(engine, lanes=lanes)
     try:
         node = kept_node(settings.data, disk=OsDisk()) if on_server else None
         if node is not None and not opened.belongs_to(node):
@@ -97,6 +95,15 @@ def coordinator(settings: Settings) -> Iterator[Coordinator]:
         yield opened
     finally:
         opened.close()
+
+
+def _engine(settings: Settings) -> Engine:
+    need_archive("the coordinator")
+    if settings.coordinator.startswith(POSTGRESQL) and importlib.util.find_spec("psycopg") is None:
+        raise ExtraMissing("a coordinator on PostgreSQL", "psycopg", "postgres")
+    from .streams.database import engine_of, url_of
+
+    return engine_of(url_of(settings.coordinator), SystemClock())
 
 
 def archivist(settings: Settings, opened: Coordinator, go_on: Callable[[], bool], batch_seconds: float) -> Archivist:
@@ -246,11 +253,11 @@ def check_archive(settings: Settings) -> ArchiveChecked:
 
     with contextlib.ExitStack() as stack:
         opened, problem = None, None
-        if has_coordinator(settings):
-            try:
+        try:
+            if has_coordinator(settings):
                 opened = stack.enter_context(coordinator(settings))
-            except CannotArchive as failure:
-                problem = Fault(str(failure))
+        except CannotArchive as failure:
+            problem = Fault(str(failure))
         sealed = lambda: disk.names(settings.data / "segments")  # noqa: E731  It is handed on, and says only this.
         erased = Erased(settings.data / "erased", disk=disk)
         erased.scan()
@@ -267,9 +274,11 @@ def check_archive(settings: Settings) -> ArchiveChecked:
 
 def is_settled(settings: Settings, segment: str) -> bool:
     """Whether all that a segment held is archived, a duplicate or parked; False where nobody can tell."""
-    if not has_coordinator(settings) or not all(importlib.util.find_spec(package) for package in _PACKAGES):
+    if not all(importlib.util.find_spec(package) for package in _PACKAGES):
         return False
     try:
+        if not has_coordinator(settings):
+            return False
         with coordinator(settings) as opened:
             return opened.segments().get(segment, False)
     except CannotArchive:
@@ -277,8 +286,21 @@ def is_settled(settings: Settings, segment: str) -> bool:
 
 
 def has_coordinator(settings: Settings) -> bool:
-    """Whether anybody has archived here."""
-    return "://" in settings.coordinator or Path(settings.coordinator).exists()
+    """Whether anybody has archived here. It makes nothing.
+
+    Raises:
+        CoordinatorUnusable: its server is away.
+        ExtraMissing: what it is reached with is not installed.
+    """
+    if "://" not in settings.coordinator:
+        return Path(settings.coordinator).exists()
+    engine = _engine(settings)
+    from .streams.database import is_made
+
+    try:
+        return is_made(engine)
+    finally:
+        engine.dispose()
 
 
 class Waiting(NamedTuple):

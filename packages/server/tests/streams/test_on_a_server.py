@@ -245,6 +245,20 @@ def test_coordinator_of_a_server_has_more_lanes(schema: Schema, make_settings: C
 
 
 @pytest.mark.postgres
+def test_who_only_looks_makes_no_coordinator(schema: Schema, make_settings: Callable[..., Any]) -> None:
+    """A wrong address in `status` or `verify` leaves nothing in somebody's database."""
+    schema.lose()
+    settings = make_settings(coordinator=schema.place)
+
+    assert 0 == archiving.waiting(settings).streams["open"]
+    assert [] == archiving.check_archive(settings).faults
+    assert not archiving.is_settled(settings, "first")
+    assert not archiving.has_coordinator(settings)
+    with archiving.coordinator(settings):
+        assert archiving.has_coordinator(settings)
+
+
+@pytest.mark.postgres
 def test_coordinator_is_one_data_folders(schema: Schema, data: Path, make_settings: Callable[..., Any]) -> None:
     """Who comes from another one is refused before it takes what it does not find for lost; made anew it stays so."""
     settings = make_settings(coordinator=schema.place)

@@ -18,6 +18,8 @@ from sqlalchemy.engine import URL, Connection, Engine
 
 from .. import limits
 from ..clock import Clock, micros
+from ..errors import CoordinatorUnusable
+from ..settings import without_password
 
 # What all who are in one database wait for in turn; any number would do, so long as it is always the same.
 _TURN = 0x74616C6C79
@@ -46,6 +48,23 @@ def engine_of(url: str, clock: Clock, *, wait_seconds: float = limits.coordinato
 def url_of(place: str) -> str:
     """The address of a database as SQLAlchemy has it: of a file, if it is none already."""
     return place if "://" in place else f"sqlite:///{Path(place).absolute()}"
+
+
+def is_made(engine: Engine) -> bool:
+    """Whether there are tables of a coordinator.
+
+    Raises:
+        CoordinatorUnusable: the database is away.
+    """
+    try:
+        return sa.inspect(engine).has_table("facts")
+    except sa.exc.DBAPIError as failure:
+        raise CoordinatorUnusable(place_of(engine), failure) from failure
+
+
+def place_of(engine: Engine) -> str:
+    """The database's address, without a password."""
+    return without_password(engine.url.render_as_string(hide_password=False))
 
 
 def scrub(engine: Engine) -> None:

@@ -70,6 +70,8 @@ SYNCS = 5
 # So many documents come to a group at half of the highest rate.
 GROUP = 2.5
 GOAL_HALF_RATE = Goal("at most", 1.0)
+# Not met: docs/decisions/0016-what-a-stored-document-costs.md tells why.
+GOAL_RATE = Goal("at least", 0.75)
 OURS, BARE, SYNC_EACH = "ours", "bare uvicorn", "uvicorn, a sync each"
 ARCHIVING = "ours, with an archivist"
 Answered = dict[tuple[str, str], list[dict[str, Any]]]
@@ -168,14 +170,15 @@ def compare(answered: Answered, syncs: dict[int, list[list[float]]]) -> list[Com
 def beside(peer: str, coding: str, answered: Answered) -> list[Comparison]:
     ours, theirs = answered[OURS, coding], answered[peer, coding]
 
-    def pair(what: str, field: str, unit: str, best: Literal["smallest", "largest"] = "smallest") -> Comparison:
+    def pair(what: str, field: str, unit: str, goal: Goal | None = None) -> Comparison:
         rounds = [(one[field], other[field]) for one, other in zip(ours, theirs, strict=True)]
-        return Comparison(f"ingest/{coding}/{what}", f"ours, {coding}", peer, unit, rounds, best=best)
+        best: Literal["smallest", "largest"] = "largest" if field == "per_second" else "smallest"
+        return Comparison(f"ingest/{coding}/{what}", f"ours, {coding}", peer, unit, rounds, best=best, goal=goal)
 
     if peer == SYNC_EACH:
-        return [pair("rate-to-sync-each", "per_second", "1/s", "largest")]
+        return [pair("rate-to-sync-each", "per_second", "1/s")]
     comparisons = [
-        pair("rate", "per_second", "1/s", "largest"),
+        pair("rate", "per_second", "1/s", GOAL_RATE if coding == "zstd" else None),
         pair("p50", "p50_ms", "ms"),
         pair("p99", "p99_ms", "ms"),
     ]

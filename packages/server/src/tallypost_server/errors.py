@@ -26,6 +26,7 @@ ServerError
 │   ├── CoordinatorForeign   its database is another data folder's
 │   ├── CoordinatorNewer     its database is of a later version
 │   ├── ArchiveUnusable      the tables' store refuses, or is damaged
+│   ├── ArchiveForeign       the tables are another data folder's
 │   ├── ArchiveDamaged       what was durable in a table is there no more
 │   ├── LeaseLost            another archivist took over; nothing was settled
 │   ├── SegmentLost          a registered segment is gone or damaged

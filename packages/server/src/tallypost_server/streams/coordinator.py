@@ -20,7 +20,7 @@ from ..errors import CoordinatorUnusable, LeaseLost
 from . import queries as q
 from . import waiting as ws
 from . import work as w
-from .database import DURABLE, place_of, scrub
+from .database import DURABLE, address_of, scrub
 from .migrations import make_anew, migrate
 from .session import Part, Session
 from .task import Entry, Kind, Mark, Plan, Task
@@ -60,7 +60,7 @@ class Coordinator:
             CoordinatorNewer: it is of a later version.
         """
         self._engine, self._task_rows_max = engine, task_rows_max
-        self._place = place_of(engine)
+        self._place = address_of(engine)
         self._reached = self._looked_at = 0  # How often a server was connected to, and when the archive was looked at.
         if engine.dialect.name == "postgresql":
             sa.event.listen(engine, "connect", self._note)

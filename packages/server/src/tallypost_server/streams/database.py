@@ -59,10 +59,10 @@ def is_made(engine: Engine) -> bool:
     try:
         return sa.inspect(engine).has_table("facts")
     except sa.exc.DBAPIError as failure:
-        raise CoordinatorUnusable(place_of(engine), failure) from failure
+        raise CoordinatorUnusable(address_of(engine), failure) from failure
 
 
-def place_of(engine: Engine) -> str:
+def address_of(engine: Engine) -> str:
     """The database's address, without a password."""
     return without_password(engine.url.render_as_string(hide_password=False))
 

@@ -15,6 +15,7 @@ import pytest
 
 from tallypost_server import limits
 from tallypost_server.archive.store import FolderStore
+from tallypost_server.segments.format import MANIFEST_ENDING, SEALED_ENDING
 from tallypost_server.streams.coordinator import Coordinator
 from tallypost_server.streams.task import Mark
 from tallypost_server.testing import Fate, FaultyDisk
@@ -151,35 +152,59 @@ def test_power_cut_at_any_moment_loses_nothing_and_doubles_nothing(
     assert len(camera.kept) >= 10
 
 
+@pytest.fixture
+def removed(data: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """Runs a command; the segments that it removed, none while anything of the coordinator's log was not synced."""
+
+    def run(*command: str) -> list[str]:
+        trace, calls = tmp_path / "trace", "trace=pwrite64,fsync,fdatasync,unlink,unlinkat"
+        program = [sys.executable, "-m", "tallypost_server", "--data", str(data), *command]
+        subprocess.run(["strace", "-f", "-y", "-qq", "-o", str(trace), "-e", calls, *program], check=True)
+        unsynced, gone = set[str](), []
+        for line in trace.read_text().splitlines():
+            called = re.search(rf"(\w+)\(.*?({DATABASE}[\w-]*|documents-[\w.-]+)", line)
+            if called is None:
+                continue
+            call, name = called.groups()
+            if call == "pwrite64":
+                unsynced.add(name)
+            elif call in ("fsync", "fdatasync"):
+                unsynced.discard(name)
+            elif name.endswith((SEALED_ENDING, MANIFEST_ENDING)):  # And not half made.
+                assert f"{DATABASE}-wal" not in unsynced
+                gone += [name] * name.endswith(SEALED_ENDING)
+        return gone
+
+    return run
+
+
+NOW = ("--archive-delay", "0", "--archive-batch-seconds", "0")
+
+
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed here; CI has it")
 def test_segment_goes_once_the_coordinators_word_is_durable(
-    local: Any, sealed: Callable[..., None], data: Path, tmp_path: Path
+    local: Any, sealed: Callable[..., None], removed: Callable[..., list[str]]
 ) -> None:
-    """As the kernel sees it: nothing of the coordinator's log is unsynced when a segment is removed."""
+    """As the kernel sees it, when all that is in it is archived, or was before."""
     for number in range(3):
         sealed(number, number + 1, "reports and sessions")
     sealed(0, 3, "reports and sessions")
-    trace, calls = tmp_path / "trace", "trace=pwrite64,fsync,fdatasync,unlink,unlinkat"
-    program = [sys.executable, "-m", "tallypost_server", "--data", str(data), "archive", "--once"]
-    more = ["--archive-delay", "0", "--archive-batch-seconds", "0"]
 
-    subprocess.run(["strace", "-f", "-y", "-qq", "-o", str(trace), "-e", calls, *program, *more], check=True)
-
-    unsynced, removed = set[str](), []
-    for line in trace.read_text().splitlines():
-        called = re.search(rf"(\w+)\(.*?({DATABASE}[\w-]*|documents-[\w.-]+)", line)
-        if called is None:
-            continue
-        call, name = called.groups()
-        if call == "pwrite64":
-            unsynced.add(name)
-        elif call in ("fsync", "fdatasync"):
-            unsynced.discard(name)
-        elif name.startswith("documents-"):
-            assert f"{DATABASE}-wal" not in unsynced
-            removed.append(name)
-    assert 4 == sum(name.endswith(".zst") for name in removed)
+    assert 4 == len(removed("archive", "--once", *NOW))
     assert [] == local.segments()
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed here; CI has it")
+def test_segment_without_an_erased_stream_is_known_durably_before_the_other_goes(
+    local: Any, batch: Callable[..., bytes], removed: Callable[..., list[str]]
+) -> None:
+    """As the kernel sees it, for one whose lines wait, and for one of which nothing is left."""
+    local.seal(batch(1, session=SESSIONS[0]), batch(1, session=SESSIONS[1]))
+    local.seal(batch(1, session=SESSIONS[0], first=5))
+    assert [] == removed("archive", "--once", *NOW)
+
+    assert 2 == len(removed("erase", "--stream", SESSIONS[0]))
+    assert 1 == len(local.segments())
 
 
 @pytest.mark.long

@@ -414,8 +414,8 @@ class Coordinator:
             return gone
 
     def move_segment(self, source: str, target: str | None, places: dict[int, int]) -> None:
-        """Another segment stands in the place of one, or none; `places` tells where each line is now."""
-        with self._begin() as connection:
+        """Another segment stands in the place of one, or none; `places` tells where each line is now. It is durable."""
+        with self._begin(durable=True) as connection:
             q.move_segment(connection, source, target, places)
             q.mark_settled(connection)
 

@@ -525,13 +525,41 @@ def test_decode_report_takes_exactly_the_stacks_of_the_grammar(text: str) -> Non
         documents.decode_report(REPORT), programs=[msgspec.structs.replace(program, stacks={text: 1})]
     )
     try:
-        documents._checked_report(report)
+        documents.check_report(report)
     except Invalid:
         taken = False
     else:
         taken = True
 
     assert names.is_stack(text) == taken
+
+
+@given(
+    st.sets(st.sampled_from(["cmd/export", "cmd/export:pdf", "a", "Upper", "b:c:d", ""])),
+    st.sets(st.sampled_from(["crash/KeyError", "crash", "a:b:+1", "Two/Parts", ""])),
+    st.sets(
+        st.sampled_from(["", "\na:b:+1", "\na:b:1", "\ncrash", "\n", "\na:b:+1\nc:d:+2", "\n" + "m" * 4096 + ":b:+1"])
+    ),
+    st.sets(st.sampled_from(["cmd/export", "cmd/export:pdf", "a", "other"])),
+    st.sets(st.sampled_from(["crash/KeyError", "crash", "other"])),
+)
+def test_check_report_that_is_told_of_names_says_the_same_and_whether_there_are_others(
+    counters: set[str], stack_names: set[str], frames: set[str], known: set[str], known_stacks: set[str]
+) -> None:
+    """Names that keep their rules need not be looked at; frames, and all other names, are."""
+    report = documents.decode_report(REPORT)
+    stacks = {name + its_frames: 1 for name in stack_names for its_frames in frames}
+    program = msgspec.structs.replace(report.programs[0], counters=dict.fromkeys(counters, 1), stacks=stacks)
+    report = msgspec.structs.replace(report, programs=[program])
+    is_one = all(map(names.is_counter, counters)) and all(map(names.is_stack, stacks))
+
+    try:
+        are_known = documents.check_report(report, frozenset(known), frozenset(known_stacks))
+    except Invalid:
+        assert not is_one
+    else:
+        assert is_one
+        assert are_known == (counters <= known and {stack.partition("\n")[0] for stack in stacks} <= known_stacks)
 
 
 def test_decode_report_takes_a_stack_as_long_as_the_grammar_does() -> None:
@@ -555,7 +583,7 @@ def test_answers_that_are_kept_are_those_of_the_rule(rounds: list[list[str]]) ->
         asked.append(text)
         return names.is_name(text)
 
-    keep = documents._kept(rule, 5, answers=6)
+    keep = documents._Kept(rule, 5, answers=6).keep
 
     for texts in rounds:
         assert all(names.is_name(text) and len(text) <= 5 for text in texts) == keep(texts)

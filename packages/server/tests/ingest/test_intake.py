@@ -11,7 +11,7 @@ from tallypost_schema import limits as shared
 from tallypost_schema import receipts
 from tallypost_server import limits
 from tallypost_server.app import App
-from tallypost_server.errors import Declined
+from tallypost_server.errors import Declined, TooMuchWaiting
 from tallypost_server.ingest import body as bodies
 from tallypost_server.ingest import intake as intakes
 from tallypost_server.segments.group_commit import GroupCommit
@@ -20,14 +20,29 @@ pytestmark = pytest.mark.anyio
 Document = Callable[..., bytes]
 
 
+class Posted:
+    """A document that came whole, and who waits for its outcome."""
+
+    kind: Any = "report"
+    request_id = "r"
+
+    def __init__(self, body: bytes, coding: Any = "identity") -> None:
+        self.body, self.coding = body, coding
+        self.told: asyncio.Future[str | Declined] = asyncio.get_running_loop().create_future()
+
+    def answer(self, outcome: str | Declined) -> None:
+        """It is heard."""
+        self.told.set_result(outcome)
+
+
 def taken(app: App, *documents: bytes, coding: Any = "identity") -> list[asyncio.Future[str | Declined]]:
     """What becomes of documents that come within one turn of the loop."""
     told = []
     for document in documents:
-        future = asyncio.get_running_loop().create_future()
+        posted = Posted(document, coding)
         app.intake.enter("", [])
-        app.intake.take(document, "report", coding, "r", future.set_result)
-        told.append(future)
+        app.intake.take(posted)
+        told.append(posted.told)
     return told
 
 
@@ -39,10 +54,10 @@ async def test_documents_of_one_turn_share_a_sync_and_a_bad_one_is_refused_alone
     groups = 0
     hand_over = GroupCommit.hand_over
 
-    def counted(self: GroupCommit) -> None:
+    def counted(self: GroupCommit, *turn: Any) -> None:
         nonlocal groups
         groups += 1
-        hand_over(self)
+        hand_over(self, *turn)
 
     monkeypatch.setattr(GroupCommit, "hand_over", counted)
     async with running() as (app, _):
@@ -67,7 +82,9 @@ async def test_documents_of_one_turn_are_stored_whatever_happens_to_one(
         monkeypatch.setattr(app.intake._quarantine, "keep_refused", broken)
         first = taken(app, good[0], b"{}")
         app.intake.enter("", [])
-        app.intake.take(b"[]", "report", "identity", "r", broken)
+        unheard = Posted(b"[]")
+        unheard.answer = broken  # type: ignore[method-assign]
+        app.intake.take(unheard)
         told = await asyncio.gather(*first, *taken(app, good[1]))
         under_way = app.intake.admission._requests
 
@@ -103,3 +120,20 @@ async def test_documents_of_one_turn_are_decoded_a_few_at_a_time(running: Any, m
     assert {"malformed"} == {declined.code for declined in told if isinstance(declined, Declined)}
     assert 20 == len(told)
     assert shared.decoded_bytes_max <= most <= limits.turn_bytes_max + shared.decoded_bytes_max
+
+
+async def test_documents_of_one_turn_over_the_bound_are_told_to_come_again(
+    running: Any, report: Document, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for the disk is bounded in each turn; nothing of the others is kept, and later there is room again."""
+    documents = [report(id=f"{number:032x}") for number in range(4)]
+
+    async with running(waiting_bytes_max=2 * 700) as (app, _):
+        told = await asyncio.gather(*taken(app, *documents[:3]))
+        later = await asyncio.gather(*taken(app, documents[3]))
+
+    assert [receipts.hash_of(document) for document in documents[:2]] == told[:2]
+    assert isinstance(told[2], TooMuchWaiting)
+    assert 2 * 700 == told[2].allowed < told[2].given
+    assert [receipts.hash_of(documents[3])] == later
+    assert 0 == app.intake.admission._requests

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tallypost_server.errors import CommitFailed, Declined, NoSpace, NotTaking, TooMuchWaiting
+from tallypost_server.errors import CommitFailed, Declined, NoSpace, NotTaking
 from tallypost_server.metrics import Metrics
 from tallypost_server.segments.group_commit import GroupCommit
 from tallypost_server.testing import FakeClock
@@ -51,8 +51,8 @@ def commit(segment: GatedSegment, clock: FakeClock, metrics: Metrics) -> GroupCo
     return GroupCommit(segment, clock=clock, metrics=metrics, waiting_bytes_max=100)
 
 
-def durable(commit: GroupCommit, line: bytes) -> asyncio.Future[None]:
-    """What becomes of a line. Who cancels it is told all the same, and raises then."""
+def durable(commit: GroupCommit, *lines: bytes) -> asyncio.Future[None]:
+    """What becomes of the lines of a turn. Who cancels it is told all the same, and raises then."""
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def told(failure: Declined | None) -> None:
@@ -61,8 +61,7 @@ def durable(commit: GroupCommit, line: bytes) -> asyncio.Future[None]:
         else:
             future.set_exception(failure)
 
-    commit.append(line, told)
-    asyncio.get_running_loop().call_soon(commit.hand_over)
+    commit.hand_over(list(lines), told)
     return future
 
 
@@ -70,7 +69,7 @@ async def ended(commit: GroupCommit) -> bool:
     return await asyncio.get_running_loop().run_in_executor(None, commit.stop, 5.0)
 
 
-async def test_append_during_a_sync_waits_for_the_next_group(
+async def test_lines_during_a_sync_wait_for_the_next_group(
     commit: GroupCommit, segment: GatedSegment, soon: Soon
 ) -> None:
     """Lines that arrive while the disk is busy share one sync, and none is answered before it."""
@@ -91,24 +90,6 @@ async def test_append_during_a_sync_waits_for_the_next_group(
     assert await ended(commit)
 
 
-async def test_append_over_the_bound_is_refused_and_keeps_nothing(
-    commit: GroupCommit, segment: GatedSegment, soon: Soon
-) -> None:
-    """What waits is bounded; once it is on disk there is room again."""
-    segment.gate.clear()
-    commit.start()
-    waiting = durable(commit, b"x" * 100)
-
-    with pytest.raises(TooMuchWaiting):
-        durable(commit, b"y")
-
-    segment.gate.set()
-    await waiting
-    await durable(commit, b"z")
-    assert [b"x" * 100, b"z"] == segment.groups
-    assert await ended(commit)
-
-
 @pytest.mark.parametrize(
     ("failure", "told"),
     [
@@ -118,7 +99,7 @@ async def test_append_over_the_bound_is_refused_and_keeps_nothing(
         (MemoryError(), CommitFailed),
     ],
 )
-async def test_append_on_a_failing_disk_tells_all_of_the_group_and_goes_on(
+async def test_lines_on_a_failing_disk_are_all_told_of_it_and_the_next_are_committed(
     commit: GroupCommit, segment: GatedSegment, soon: Soon, failure: Exception, told: type[Exception]
 ) -> None:
     """Nobody of a failed group gets a yes, and the next group is committed."""
@@ -139,7 +120,7 @@ async def test_append_on_a_failing_disk_tells_all_of_the_group_and_goes_on(
     assert await ended(commit)
 
 
-async def test_append_whose_sender_hangs_up_in_mid_commit_disturbs_nobody(
+async def test_lines_whose_sender_hangs_up_in_mid_commit_disturb_nobody(
     commit: GroupCommit, segment: GatedSegment, soon: Soon
 ) -> None:
     """A cancelled sender's line stays, the others are answered, and the committer goes on."""
@@ -225,24 +206,23 @@ def test_answer_after_the_loop_has_ended_does_not_stop_the_committer(
     assert [b"a\n"] == segment.groups
 
 
-async def test_append_within_one_turn_of_the_loop_is_one_group(commit: GroupCommit, segment: GatedSegment) -> None:
-    """An idle committer is not woken for the first of many."""
+async def test_lines_of_one_turn_are_one_group(commit: GroupCommit, segment: GatedSegment) -> None:
+    """They are told of together, in one call."""
     commit.start()
 
-    await asyncio.gather(*(durable(commit, b"%d\n" % number) for number in range(5)))
+    await durable(commit, *(b"%d\n" % number for number in range(5)))
 
     assert [b"0\n1\n2\n3\n4\n"] == segment.groups
     assert await ended(commit)
 
 
-async def test_append_in_the_turn_of_the_stop_is_told_so(commit: GroupCommit, segment: GatedSegment) -> None:
+async def test_lines_after_the_stop_are_told_so(commit: GroupCommit, segment: GatedSegment) -> None:
     """A line that comes too late for the committer is not left without an answer."""
     commit.start()
-    late = durable(commit, b"a\n")
-    assert commit.stop(5.0)  # Blocks the loop, so that the line was not handed over.
+    assert await ended(commit)
 
     with pytest.raises(NotTaking):
-        await late
+        await durable(commit, b"a\n")
 
     assert [] == segment.groups
     assert 0 == commit.waiting_bytes

@@ -7,7 +7,7 @@ import pytest
 
 from tallypost_server.segments.write import Told
 
-FIRST, LAST = b'{"received":"2026-11-24T10:00:00.000Z"}\n', b'{"received":"2026-11-24T10:00:01.000Z"}\n'
+FIRST, LAST = b'{"v":1,"received":"2026-11-24T10:00:00.000Z"}\n', b'{"v":1,"received":"2026-11-24T10:00:01.000Z"}\n'
 
 
 def test_told_of_lines_knows_how_many_and_from_when_to_when() -> None:
@@ -23,8 +23,30 @@ def test_told_of_lines_knows_how_many_and_from_when_to_when() -> None:
 
 @pytest.mark.parametrize(
     "lines",
-    [b"{}\n", b"rubbish\n", FIRST + b"\n", FIRST.rstrip() + LAST, FIRST.replace(b":", b":\n", 1), FIRST + LAST[:-5]],
-    ids=["no moment", "no document", "an empty line", "two in a line", "one in two lines", "a torn line"],
+    [
+        b"{}\n",
+        b"rubbish\n",
+        b"\n" + FIRST,
+        FIRST + b"\n",
+        FIRST + b"\n" + LAST,
+        FIRST.replace(b":", b":\n", 1),
+        FIRST + LAST[:-5],
+        FIRST + LAST[:-5] + b"\n",
+        FIRST + LAST.replace(b"T", b" "),
+        LAST[:25] + b'"}\n',
+    ],
+    ids=[
+        "no moment",
+        "no document",
+        "an empty line first",
+        "an empty line last",
+        "an empty line between",
+        "one in two lines",
+        "a torn line",
+        "a torn line and its end",
+        "another moment",
+        "half a moment",
+    ],
 )
 def test_told_of_what_is_no_document_a_line_adds_nothing(lines: bytes) -> None:
     """What a reader would count otherwise is damage, and nothing of it is told."""

@@ -122,7 +122,10 @@ def decode_report(body: bytes) -> Report:
         Invalid: an object that breaks a report's rules.
     """
     report = canonical_report(body)
-    return report_of(strict_json.decode(body)) if report is None else report
+    if report is None:
+        return report_of(strict_json.decode(body))
+    check_report(report)
+    return report
 
 
 def decode_batch(body: bytes) -> Batch:
@@ -133,29 +136,24 @@ def decode_batch(body: bytes) -> Batch:
         Invalid: an object that breaks a batch's rules.
     """
     batch = canonical_batch(body)
-    return batch_of(strict_json.decode(body)) if batch is None else batch
+    if batch is None:
+        return batch_of(strict_json.decode(body))
+    check_batch(batch)
+    return batch
 
 
 def canonical_report(body: bytes) -> Report | None:
     """The upload report of which `encode` makes exactly `body`, or None: then `decode_report` tells what `body` is.
 
-    All that our clients post is such, and it is read in half the time.
-
-    Raises:
-        Invalid: it breaks a report's rules.
+    All that our clients post is such, and it is read in half the time. Its types are right; `check_report` tells of its
+    rules.
     """
-    report = _canonical(body, _report_decoder)
-    return None if report is None else _checked_report(report)
+    return _canonical(body, _report_decoder)
 
 
 def canonical_batch(body: bytes) -> Batch | None:
-    """The event batch of which `encode` makes exactly `body`, or None: then `decode_batch` tells what `body` is.
-
-    Raises:
-        Invalid: it breaks a batch's rules.
-    """
-    batch = _canonical(body, _batch_decoder)
-    return None if batch is None else _checked_batch(batch)
+    """The event batch of which `encode` makes exactly `body`, or None; `check_batch` tells of its rules."""
+    return _canonical(body, _batch_decoder)
 
 
 def report_of(value: dict[str, Any]) -> Report:
@@ -164,25 +162,35 @@ def report_of(value: dict[str, Any]) -> Report:
     Raises:
         Invalid: it breaks a report's rules.
     """
-    return _checked_report(_convert(value, Report))
+    report = _convert(value, Report)
+    check_report(report)
+    return report
 
 
-def _checked_report(report: Report) -> Report:
-    if not _are_applications((report.app,)):
+def check_report(report: Report, counters: frozenset[str] = frozenset(), stacks: frozenset[str] = frozenset()) -> bool:
+    """Whether all that a report counts is among these counters and these names of stacks, which keep their rules.
+
+    Raises:
+        Invalid: it breaks a report's rules.
+    """
+    if report.app not in _applications.kept and not _applications.keep((report.app,)):
         raise _refused("app", report.app, names.APPLICATION_RULE)
-    if day_of(report.day) is None:
+    if report.day not in _days.kept and not _days.keep((report.day,)):
         raise _refused("day", report.day, _DAY_RULE)
-    if report.previous is not None and day_of(report.previous) is None:
+    if report.previous is not None and not _days.keep((report.previous,)):
         raise _refused("previous", report.previous, f"{_DAY_RULE}, or null")
-    if report.config is not None and not names.is_label(report.config):
+    if report.config is not None and report.config not in _labels.kept and not _labels.keep((report.config,)):
         raise _refused("config", report.config, f"{_LABEL_RULE}, or null")
+    are_known = True
     for program in report.programs:
         _check_program(program)
-        if not _are_counters(program.counters):
-            raise _refused("counters", _first(program.counters, names.is_counter), _COUNTER_RULE)
-        if not _are_stacks(program.stacks):
-            raise _refused("stacks", _first(program.stacks, names.is_stack), _FRAMES_RULE)
-    return report
+        if not counters.issuperset(program.counters):
+            are_known = False
+            if not _counters.keep(program.counters):
+                raise _refused("counters", _first(program.counters, names.is_counter), _COUNTER_RULE)
+        if program.stacks:
+            are_known = _check_stacks(program.stacks, stacks) and are_known
+    return are_known
 
 
 def batch_of(value: dict[str, Any]) -> Batch:
@@ -191,11 +199,18 @@ def batch_of(value: dict[str, Any]) -> Batch:
     Raises:
         Invalid: it breaks a batch's rules.
     """
-    return _checked_batch(_convert(value, Batch))
+    batch = _convert(value, Batch)
+    check_batch(batch)
+    return batch
 
 
-def _checked_batch(batch: Batch) -> Batch:
-    if not _are_applications((batch.app,)):
+def check_batch(batch: Batch) -> None:
+    """Nothing, if a batch is one.
+
+    Raises:
+        Invalid: it breaks a batch's rules.
+    """
+    if not _applications.keep((batch.app,)):
         raise _refused("app", batch.app, names.APPLICATION_RULE)
     _check_program(batch.program)
     for event in batch.events:
@@ -209,7 +224,6 @@ def _checked_batch(batch: Batch) -> Batch:
             "a batch without events has a lost range, or closes its session: then first is terminal + 1; "
             f"given were first {batch.first}, lost 0, terminal {batch.terminal}"
         )
-    return batch
 
 
 def day_of(text: str) -> datetime.date | None:
@@ -242,9 +256,9 @@ def _convert(value: object, kind: type[Struct_]) -> Struct_:
 
 
 def _check_program(program: Program) -> None:
-    if not _are_programs((program.program,)):
+    if program.program not in _programs.kept and not _programs.keep((program.program,)):
         raise _refused("program", program.program, names.PROGRAM_RULE)
-    if not _are_labels((program.version, program.python, program.os, program.arch)):
+    if not _labels.keep((program.version, program.python, program.os, program.arch)):
         for key in ("version", "python", "os", "arch"):
             if not names.is_label(getattr(program, key)):
                 raise _refused(key, getattr(program, key), _LABEL_RULE)
@@ -261,7 +275,7 @@ def _check_event(event: Event) -> None:
         raise _refused("at", event.at, _AT_RULE)
     if len(event.fields) > limits.event_fields_max:
         raise Invalid(f"an event has {len(event.fields)} fields, allowed are {limits.event_fields_max}")
-    if not _are_fields(event.fields):
+    if not _fields.keep(event.fields):
         raise _refused("fields", _first(event.fields, names.is_field), names.FIELD_RULE)
     for key, field in event.fields.items():
         if isinstance(field, str):
@@ -289,34 +303,38 @@ def _first(texts: Iterable[str], rule: Callable[[str], bool]) -> str:
     return next(text for text in texts if not rule(text))
 
 
-def _kept(
-    rule: Callable[[str], bool], characters_max: int = limits.name_characters_max, answers: int = 4096
-) -> Callable[[Collection[str]], bool]:
-    """Whether all of some texts keep a rule. Those that do are kept: a server meets the same names in every document.
+class _Kept:
+    """Whether texts keep a rule. Those that do are kept: a server meets the same names in every document.
 
     The length is looked at before one is kept, and so many are kept at most: they stay small, whoever sends them.
     """
-    good: set[str] = set()
 
-    def keep(texts: Collection[str]) -> bool:
-        if good.issuperset(texts):
+    __slots__ = ("_answers", "_characters_max", "_rule", "kept")
+
+    def __init__(
+        self, rule: Callable[[str], bool], characters_max: int = limits.name_characters_max, answers: int = 4096
+    ) -> None:
+        self._rule, self._characters_max, self._answers = rule, characters_max, answers
+        self.kept: set[str] = set()
+
+    def keep(self, texts: Collection[str]) -> bool:
+        """Whether all of `texts` do."""
+        if self.kept.issuperset(texts):
             return True
-        if max(map(len, texts)) > characters_max or not all(map(rule, texts)):
+        if max(map(len, texts)) > self._characters_max or not all(map(self._rule, texts)):
             return False
-        if len(good) + len(texts) > answers:
-            good.clear()
-        if len(texts) <= answers:
-            good.update(texts)
+        if len(self.kept) + len(texts) > self._answers:
+            self.kept.clear()
+        if len(texts) <= self._answers:
+            self.kept.update(texts)
         return True
 
-    return keep
 
+def _check_stacks(texts: Collection[str], known: frozenset[str]) -> bool:
+    """Whether all have a name that is known. They are stacks by `names.is_stack`, or Invalid is raised.
 
-def _are_stacks(texts: Collection[str]) -> bool:
-    """Whether all are stacks by `names.is_stack`. Hardly two documents have the same, but their frames come again."""
-    # A character is four bytes at most, so that hardly a text is encoded to be measured.
-    if 4 * max(map(len, texts), default=0) > limits.stack_bytes_max and not all(map(_is_short_enough, texts)):
-        return False
+    Hardly two documents have the same stacks, but their frames come again.
+    """
     stack_names: list[str] = []
     frames: list[str] = []
     for text in texts:
@@ -324,12 +342,23 @@ def _are_stacks(texts: Collection[str]) -> bool:
         stack_names.append(name)
         if line_feed:
             frames.append(its_frames)
-    return _are_stack_names(stack_names) and (not frames or _are_frames("\n".join(frames).split("\n")))
+    all_frames = "\n".join(frames)
+    are_known = known.issuperset(stack_names)
+    # All frames together are as long as those of one at least, and a character is four bytes at most: hardly a text is
+    # encoded to be measured.
+    are_short = 4 * (len(all_frames) + limits.name_characters_max + 1) <= limits.stack_bytes_max
+    if not (
+        (are_known or _stack_names.keep(stack_names))
+        and (not frames or _are_frames(all_frames.split("\n")))
+        and (are_short or all(map(_is_short_enough, texts)))
+    ):
+        raise _refused("stacks", _first(texts, names.is_stack), _FRAMES_RULE)
+    return are_known
 
 
 def _are_frames(texts: list[str]) -> bool:
     # Hardly a frame is longer than a name may be; such a one is looked at each time.
-    return _are_short_frames(texts) or all(map(_is_frame, texts))
+    return _short_frames.keep(texts) or all(map(_is_frame, texts))
 
 
 def _is_frame(text: str) -> bool:
@@ -340,10 +369,10 @@ def _is_short_enough(text: str) -> bool:
     return len(text.encode("utf-8", "surrogatepass")) <= limits.stack_bytes_max
 
 
-_are_counters, _are_fields = _kept(names.is_counter), _kept(names.is_field)
-_are_labels = _kept(names.is_label, limits.label_characters_max)
-_are_applications = _kept(names.is_application, limits.application_characters_max)
-_are_programs = _kept(names.is_program, limits.program_characters_max)
-_are_stack_names = _kept(names.is_stack_name)
-_are_short_frames = _kept(_is_frame, answers=8192)
+_counters, _fields, _stack_names = _Kept(names.is_counter), _Kept(names.is_field), _Kept(names.is_stack_name)
+_applications = _Kept(names.is_application, limits.application_characters_max)
+_programs = _Kept(names.is_program, limits.program_characters_max)
+_labels = _Kept(names.is_label, limits.label_characters_max)
+_days = _Kept(lambda text: day_of(text) is not None, answers=64)
+_short_frames = _Kept(_is_frame, answers=8192)
 _is_name = lru_cache(maxsize=4096)(names.is_name)

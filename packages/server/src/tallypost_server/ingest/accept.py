@@ -8,7 +8,7 @@ Never   knows of HTTP, a framework, a disk or a clock: a function of what is han
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -20,7 +20,7 @@ from tallypost_schema.documents import Batch, Event, Field, ProgramCounts, Repor
 from tallypost_schema.errors import Invalid, Malformed
 
 from ..clock import stamp
-from ..errors import Refused
+from ..errors import Declined, Refused
 from ..segments.format import line_of_batch, line_of_report
 from .applications import Declared
 
@@ -70,17 +70,22 @@ def _accept_report(document: bytes, find: Callable[[str], Declared], received: d
         report = documents.report_of(value)
         _count(dropped, "key", len(value) - _REPORT_KEYS)
         _count(dropped, "key", sum(len(program) - _COUNTS_KEYS for program in value["programs"]))
-    declared = find(report.app)
-    _check_day(report.day, received.date())
-    for program in report.programs:
-        # Nearly always all of it is declared, and then the bytes as posted are those that are stored.
-        if not (declared.counters.issuperset(program.counters) and _stacks_declared(program.stacks, declared)):
-            encoded = None
-            narrowed = [_narrowed(program, declared, dropped) for program in report.programs]
-            report = msgspec.structs.replace(report, programs=narrowed)
-            break
+    try:
+        declared = find(report.app)
+    except Declined:
+        documents.check_report(report)  # What is the document's own fault is told first.
+        raise
+    # Nearly always all of it is declared, and then the bytes as posted are those that are stored.
+    is_declared = documents.check_report(report, declared.counters, declared.stacks)
+    at = _at(received)
+    if not at.oldest_day <= report.day <= at.newest_day:  # Days spelled in full sort as they follow each other.
+        raise _of_another_time(report.day, at)
+    if not is_declared:
+        encoded = None
+        narrowed = [_narrowed(program, declared, dropped) for program in report.programs]
+        report = msgspec.structs.replace(report, programs=narrowed)
     sha256 = receipts.hash_of(document)
-    line = line_of_report(report, received=stamp(received), sha256=sha256, encoded=encoded)
+    line = line_of_report(report, received=at.text, sha256=sha256, encoded=encoded)
     return Accepted(line, sha256, dropped, report.id)
 
 
@@ -94,6 +99,8 @@ def _accept_batch(document: bytes, find: Callable[[str], Declared], received: da
         batch = documents.batch_of(value)
         _count(dropped, "key", len(value) - _BATCH_KEYS + len(value["program"]) - _PROGRAM_KEYS)
         _count(dropped, "key", sum(len(event) - (3 if "name" in event else 0) for event in value["events"]))
+    else:
+        documents.check_batch(batch)
     declared = find(batch.app)
     events = [_declared_event(event, declared, dropped) for event in batch.events]
     if any(kept is not given for kept, given in zip(events, batch.events, strict=True)):
@@ -104,23 +111,28 @@ def _accept_batch(document: bytes, find: Callable[[str], Declared], received: da
     return Accepted(line, sha256, dropped, batch.session)
 
 
-@lru_cache(maxsize=2)  # Asked for with every report, another one at midnight.
-def _days(today: datetime.date) -> tuple[str, str]:
-    """The oldest and the newest day that are taken."""
+class _Moment(NamedTuple):
+    """A moment as lines spell it, and the oldest and the newest day that are taken then."""
+
+    text: str
+    oldest_day: str
+    newest_day: str
+
+
+@lru_cache(maxsize=8)  # Many documents are received at one moment.
+def _at(received: datetime.datetime) -> _Moment:
+    today = received.date()
     oldest = today - datetime.timedelta(days=limits.horizon_days)
-    return oldest.isoformat(), (today + datetime.timedelta(days=limits.ahead_days_max)).isoformat()
+    newest = today + datetime.timedelta(days=limits.ahead_days_max)
+    return _Moment(stamp(received), oldest.isoformat(), newest.isoformat())
 
 
-def _check_day(day: str, today: datetime.date) -> None:
-    oldest, newest = _days(today)
-    if day < oldest:  # Days spelled in full sort as they follow each other.
-        raise Refused("too_old", f"the day is {day}, the oldest allowed is {oldest}")
-    if day > newest:
-        raise Refused("from_the_future", f"the day is {day}, the newest allowed is {newest}; check the sender's clock")
-
-
-def _stacks_declared(stacks: Iterable[str], declared: Declared) -> bool:
-    return declared.stacks.issuperset([stack.partition("\n")[0] for stack in stacks])
+def _of_another_time(day: str, at: _Moment) -> Refused:
+    if day < at.oldest_day:
+        return Refused("too_old", f"the day is {day}, the oldest allowed is {at.oldest_day}")
+    return Refused(
+        "from_the_future", f"the day is {day}, the newest allowed is {at.newest_day}; check the sender's clock"
+    )
 
 
 def _narrowed(program: ProgramCounts, declared: Declared, dropped: dict[What, int]) -> ProgramCounts:

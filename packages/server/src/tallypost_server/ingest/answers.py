@@ -20,8 +20,9 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 _turns = itertools.count()
 _JSON = (b"content-type", b"application/json")
+_NO_HASH = "0" * 64
 # A receipt is always as long as any other.
-STORED_HEADERS: Headers = [_JSON, (b"content-length", b"%d" % len(receipts.encode_receipt("0" * 64)))]
+STORED_HEADERS: Headers = [_JSON, (b"content-length", b"%d" % len(receipts.encode_receipt(_NO_HASH)))]
 
 
 def error_body(declined: Declined) -> bytes:
@@ -48,15 +49,18 @@ class Speller:
 
     def __init__(self) -> None:
         self._common: Headers | None = None
-        self._stored_head = b""
+        self._stored = (b"", b"")  # What stands before a hash, and after it.
 
     def stored(self, sha256: str, common: Headers, *, keep_alive: bool) -> bytes:
         """The answer to a document that is on disk."""
         if not keep_alive:
             return _spelled(200, [*common, *STORED_HEADERS], receipts.encode_receipt(sha256), keep_alive=False)
         if common is not self._common:
-            self._common, self._stored_head = common, _spelled(200, [*common, *STORED_HEADERS], b"", keep_alive=True)
-        return self._stored_head + receipts.encode_receipt(sha256)
+            whole = _spelled(200, [*common, *STORED_HEADERS], receipts.encode_receipt(_NO_HASH), keep_alive=True)
+            before, _, after = whole.rpartition(_NO_HASH.encode())
+            self._common, self._stored = common, (before, after)
+        before, after = self._stored
+        return before + sha256.encode() + after
 
     def declined(self, declined: Declined, common: Headers, *, request_id: str, keep_alive: bool) -> bytes:
         """The answer to a request that gets no receipt."""

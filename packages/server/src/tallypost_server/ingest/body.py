@@ -21,6 +21,8 @@ Coding: TypeAlias = Literal["identity", "zstd", "gzip"]
 
 # A block of four bytes may stand for 128 KiB, so this much input makes 8 MiB at most.
 _ZSTD_PIECE_BYTES = 256
+# Of a frame's descriptor, its fifth byte (RFC 8878, 3.1.1.1).
+_SINGLE_SEGMENT = 0x20
 
 
 class Decoder:
@@ -39,16 +41,17 @@ class Decoder:
             return body
         if coding == "gzip":
             return _gunzip(body)
+        # Nearly every body is one frame that tells its size, which is its window as well: one call, straight into a
+        # buffer of that size.
+        if len(body) > 4 and body[4] & _SINGLE_SEGMENT:
+            try:
+                if 0 < zstandard.frame_content_size(body) <= shared.decoded_bytes_max:
+                    return self._zstd.decompress(body, allow_extra_data=False)
+            except zstandard.ZstdError:
+                pass  # Several frames, or damage. What it is comes out below.
         return self._unzstd(body)
 
     def _unzstd(self, body: bytes) -> bytes:
-        # Nearly every body is one frame that tells its size: one call, straight into a buffer of that size.
-        size = _content_bytes(body, 0)
-        if size is not None and 0 < size <= shared.decoded_bytes_max:
-            try:
-                return self._zstd.decompress(body, allow_extra_data=False)
-            except zstandard.ZstdError:
-                pass  # Several frames, or damage. What it is comes out below.
         pieces: list[bytes] = []
         total = offset = count = 0
         while offset < len(body):

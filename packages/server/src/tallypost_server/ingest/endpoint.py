@@ -15,7 +15,9 @@ from tallypost_schema import limits as shared
 from tallypost_schema import receipts
 
 from ..errors import Declined, Refused
+from .accept import Kind
 from .answers import STORED_HEADERS, error_body, error_headers
+from .body import Coding
 from .head import KINDS, head_of
 from .intake import Intake, too_large
 
@@ -86,15 +88,9 @@ class Ingest:
         except BaseException:
             self._admission.leave()
             raise
-        told: asyncio.Future[str | Declined] = asyncio.get_running_loop().create_future()
-        self._intake.take(
-            body,
-            request.kind,
-            coding,
-            request.request_id,
-            lambda outcome: None if told.done() else told.set_result(outcome),
-        )
-        outcome = await told
+        posted = _Posted(body, request.kind, coding, request.request_id)
+        self._intake.take(posted)
+        outcome = await posted.told
         if isinstance(outcome, Declined):
             raise outcome
         return outcome
@@ -205,6 +201,19 @@ class _Request:
         piece: bytes = message.get("body", b"")
         self.read_bytes += len(piece)
         return piece
+
+
+class _Posted:
+    """A request whose body is whole, and where its outcome will be."""
+
+    def __init__(self, body: bytes, kind: Kind, coding: Coding, request_id: str) -> None:
+        self.body, self.kind, self.coding, self.request_id = body, kind, coding, request_id
+        self.told: asyncio.Future[str | Declined] = asyncio.get_running_loop().create_future()
+
+    def answer(self, outcome: str | Declined) -> None:
+        """Wake up who waits for the outcome, if somebody still does."""
+        if not self.told.done():
+            self.told.set_result(outcome)
 
 
 class _Deadline:

@@ -21,7 +21,7 @@ from .accept import Kind
 from .answers import Speller
 from .body import Coding
 from .head import KINDS, head_of
-from .intake import Intake
+from .intake import Intake, Posted
 from .known_heads import KnownHead, KnownHeads
 from .protocol import BoundedHead
 
@@ -49,27 +49,52 @@ class _Ready:
 
 
 class _Cycle:
-    """A request on its way: what of uvicorn's own cycle the protocol looks at."""
+    """A request on its way: to the intake what is posted, to uvicorn's protocol what it looks at of its own cycle."""
 
-    __slots__ = (
-        "body",
-        "coding",
-        "disconnected",
-        "keep_alive",
-        "kind",
-        "message_event",
-        "more_body",
-        "request_id",
-        "response_complete",
-    )
-    _ready = _Ready()
+    body: bytes | bytearray = b""
+    more_body = True
+    disconnected = response_complete = False
+    message_event = _Ready()
 
-    def __init__(self, kind: Kind, coding: Coding, request_id: str, *, keep_alive: bool) -> None:
-        self.kind, self.coding, self.request_id, self.keep_alive = kind, coding, request_id, keep_alive
-        self.body = bytearray()
-        self.more_body = True
-        self.disconnected = self.response_complete = False
-        self.message_event = self._ready
+    def __init__(self, protocol: _HotPath, kind: Kind, coding: Coding, given_id: str) -> None:
+        """`given_id` is the proxy's id of the request, empty if it gave none."""
+        self._protocol, self.kind, self.coding, self._given_id = protocol, kind, coding, given_id
+        self.keep_alive = True
+
+    @property
+    def request_id(self) -> str:
+        """How logs and answers name the request; an id of our own is made for one that somebody asks for."""
+        if not self._given_id:
+            self._given_id = self._protocol.new_id()
+        return self._given_id
+
+    def answer(self, outcome: str | Declined) -> None:
+        """Write the answer, if there is still somebody who reads it."""
+        if self.response_complete:
+            return  # It was cut off before.
+        protocol, intake = self._protocol, self._protocol.intake
+        if isinstance(outcome, Declined):
+            intake.metrics.declined.add(outcome.code)
+        self.response_complete = True
+        self.body = b""  # The connection has this until its next request.
+        if not intake.admission.keeps_connections:
+            self.keep_alive = False
+        transport = protocol.transport
+        if self.disconnected or transport.is_closing():
+            intake.metrics.hang_ups.add()
+            return
+        common = protocol.server_state.default_headers
+        if isinstance(outcome, Declined):
+            told = protocol.speller.declined(outcome, common, request_id=self.request_id, keep_alive=self.keep_alive)
+        else:
+            told = protocol.speller.stored(outcome, common, keep_alive=self.keep_alive)
+        transport.write(told)
+        if self.keep_alive and not protocol.pipeline:
+            protocol.rest()
+            return
+        if not self.keep_alive:
+            transport.close()
+        protocol.on_response_complete()
 
 
 class _HotPath(BoundedHead):
@@ -116,8 +141,7 @@ class _HotPath(BoundedHead):
             return False
         if self._head_timer is not None:
             self._unset_head_timer()
-        hot = _Cycle(found.kind, found.coding, found.request_id or self.new_id(), keep_alive=True)
-        self._enter(hot, data[end:], found.headers)
+        self._enter(_Cycle(self, found.kind, found.coding, found.request_id), data[end:], found.headers)
         return True
 
     def _remember(self, data: bytes, *, began_here: bool) -> None:
@@ -157,8 +181,9 @@ class _HotPath(BoundedHead):
         self._in_head = False
         self._unset_keepalive_if_required()  # Set by the answer to a request that came in the same piece.
         keep_alive = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
-        self._hot = _Cycle(kind, head.coding(), head.request_id or self.new_id(), keep_alive=keep_alive)
-        self.cycle = cast(RequestResponseCycle, self._hot)
+        self._hot = hot = _Cycle(self, kind, head.coding(), head.request_id)
+        hot.body, hot.keep_alive = bytearray(), keep_alive
+        self.cycle = cast(RequestResponseCycle, hot)
 
     def on_message_complete(self) -> None:
         """A body has ended."""
@@ -176,47 +201,29 @@ class _HotPath(BoundedHead):
         """Begin a request that is whole."""
         self.cycle = cast(RequestResponseCycle, hot)
         hot.more_body = False
+        hot.body = body
         try:
             self.intake.enter(self.client[0] if self.client else "", headers)
         except Declined as declined:
-            self._answer(hot, declined)
+            hot.answer(declined)
             return
         except Exception as failure:  # noqa: BLE001  Raised from here it would be taken for bytes that are no HTTP.
-            self._answer(hot, self.intake.unforeseen(failure, hot.request_id))
+            hot.answer(self.intake.unforeseen(failure, hot.request_id))
             return
-        self.intake.take(body, hot.kind, hot.coding, hot.request_id, lambda outcome: self._answer(hot, outcome))
+        self.intake.take(cast(Posted, hot))  # Its body is whole, and bytes.
 
     def shutdown(self) -> None:
         """The server stops: what is under way has the time to drain."""
         super().shutdown()
         cycle = cast("RequestResponseCycle | _Cycle | None", self.cycle)
         if isinstance(cycle, _Cycle) and not cycle.response_complete:
-            self.loop.call_later(limits.drain_seconds_max, self._answer, cycle, self.intake.cut_off())
+            self.loop.call_later(limits.drain_seconds_max, cycle.answer, self.intake.cut_off())
 
-    def _answer(self, cycle: _Cycle, outcome: str | Declined) -> None:
-        if cycle.response_complete:
-            return  # It was cut off before.
-        if isinstance(outcome, Declined):
-            self.intake.metrics.declined.add(outcome.code)
-        cycle.response_complete = True
-        cycle.keep_alive = cycle.keep_alive and self.intake.admission.keeps_connections
-        if cycle.disconnected or self.transport.is_closing():
-            self.intake.metrics.hang_ups.add()
-            return
-        common = self.server_state.default_headers
-        if isinstance(outcome, Declined):
-            self.transport.write(
-                self.speller.declined(outcome, common, request_id=cycle.request_id, keep_alive=cycle.keep_alive)
-            )
-        else:
-            self.transport.write(self.speller.stored(outcome, common, keep_alive=cycle.keep_alive))
-        if not cycle.keep_alive:
-            self.transport.close()
-        if self.pipeline or not cycle.keep_alive:
-            self.on_response_complete()
-            return
+    def rest(self) -> None:
+        """An answer is written, and the connection waits for the next request."""
         self.server_state.total_requests += 1
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         # One timer for many answers, set anew only once it has run out: setting one costs as much as an answer.
         self._answered_at = self.loop.time()
         if self.timeout_keep_alive_task is None:

@@ -54,12 +54,6 @@ class Line(Struct, frozen=True):
     doc: msgspec.Raw
 
 
-class Received(Struct, frozen=True):
-    """Of a line only when it was received: all that sealing looks at."""
-
-    received: str
-
-
 class Manifest(Struct, frozen=True):
     """What stands beside a sealed segment; `bytes` and `sha256` are those of the file as it lies."""
 
@@ -79,6 +73,10 @@ class _Named(Struct, frozen=True):
 
     stream: str
 
+
+# How each line begins, up to when it was received, and ends.
+_BEGIN_BYTES = len('{"v":1,"received":"2026-11-24T10:00:00.123Z"')
+_BEGIN_AND_END = re.compile(rb'\{"v":1,"received":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)"\}')
 
 _encoder = msgspec.json.Encoder()
 _line_decoder = msgspec.json.Decoder(Line)
@@ -117,6 +115,20 @@ def line_of_batch(batch: Batch, *, received: str, sha256: str, encoded: bytes | 
 def decode_line(line: bytes) -> Line:
     """What a line says; its document is left as bytes."""
     return _line_decoder.decode(line)
+
+
+def received_in(lines: bytes) -> tuple[int, set[str]]:
+    """How many lines there are, and when they were received; what stands between is not read.
+
+    Raises:
+        msgspec.DecodeError: not each of them begins and ends as a line does.
+    """
+    *whole, rest = lines.split(b"\n")
+    # Those of one turn of the server are alike.
+    found = [_BEGIN_AND_END.fullmatch(each) for each in {line[:_BEGIN_BYTES] + line[-1:] for line in whole}]
+    if rest or None in found:
+        raise msgspec.DecodeError("not one document a line")
+    return len(whole), {each[1].decode("ascii") for each in found if each is not None}
 
 
 def stream_in(line: bytes) -> str:

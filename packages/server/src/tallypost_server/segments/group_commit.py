@@ -1,7 +1,7 @@
 """Group commit: all lines that wait become durable at the price of one sync.
 
-Takes   whole lines, from ``ingest.intake``, in the event loop, each with whom to tell.
-Gives   a call for each line, in the event loop: *on disk*, or why nobody may say so.
+Takes   the whole lines of a turn of the event loop, from ``ingest.intake``, with whom to tell.
+Gives   a call for the lines of each turn, in the event loop: *on disk*, or why nobody may say so.
 Never   names, rolls or seals a segment itself (``roll.py``); never parses a line.
 """
 
@@ -12,18 +12,28 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from ..clock import Clock
-from ..errors import CommitFailed, Declined, NotTaking, TooMuchWaiting, place_of
+from ..errors import CommitFailed, Declined, NotTaking, place_of
 from ..metrics import Metrics
 
 _log = logging.getLogger(__name__)
 
-# Called with None once the line is on disk, else with NoSpace, CommitFailed or NotTaking: then the line may be on disk,
+# Called with None once the lines are on disk, else with NoSpace, CommitFailed or NotTaking: then they may be on disk,
 # but nobody says so.
 Told: TypeAlias = Callable[[Declined | None], None]
-Group: TypeAlias = list[tuple[bytes, Told]]
+
+
+class Turn(NamedTuple):
+    """The lines that came in one turn of the event loop, how many bytes they are, and whom to tell."""
+
+    lines: list[bytes]
+    size: int
+    told: Told
+
+
+Group: TypeAlias = list[Turn]
 
 
 class Segment(Protocol):
@@ -51,12 +61,11 @@ class GroupCommit:
 
     def __init__(self, segment: Segment, *, clock: Clock, metrics: Metrics, waiting_bytes_max: int) -> None:
         self._segment, self._clock, self._metrics = segment, clock, metrics
-        self._waiting_bytes_max = waiting_bytes_max
-        self._gathered: Group = []  # What is not handed over yet. Touched in the event loop only.
+        self.waiting_bytes_max = waiting_bytes_max
         self._waiting_bytes = 0  # What waits and what is being committed. Touched in the event loop only.
-        # Groups, of which an empty one only lets the committer look at the segment; None is the last. A queue of the
-        # interpreter's own, since a condition's Python code on both sides costs more than a small group.
-        self._waiting: queue.SimpleQueue[Group | None] = queue.SimpleQueue()
+        # Turns; _LOOK only lets the committer look at the segment; None is the last. A queue of the interpreter's own,
+        # since a condition's Python code on both sides costs more than a small group.
+        self._waiting: queue.SimpleQueue[Turn | None] = queue.SimpleQueue()
         self._lock = threading.Lock()  # Protects `_stopping`: nothing is put behind the last one.
         self._stopping = False
         self.failure: Declined | None = None  # Of the last group; None: it is on disk, or there was none.
@@ -78,35 +87,23 @@ class GroupCommit:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    def append(self, line: bytes, told: Told) -> None:
-        """Have `told` called once, after `hand_over`, when `line` is on disk or will not be. In the event loop.
+    def hand_over(self, lines: list[bytes], told: Told) -> None:
+        """Have `lines` committed, and `told` called once when they are on disk or will not be. In the event loop.
 
-        Raises:
-            TooMuchWaiting: nothing of `line` was kept.
+        Whoever hands over keeps within `waiting_bytes_max`. Once for all that came in a turn: waking the committer for
+        each line would make it and the loop fight for the interpreter, for groups of one.
         """
-        waiting_bytes = self._waiting_bytes + len(line)
-        if waiting_bytes > self._waiting_bytes_max:
-            raise TooMuchWaiting("bytes of lines", given=waiting_bytes, allowed=self._waiting_bytes_max)
-        self._gathered.append((line, told))
-        self._waiting_bytes = waiting_bytes
-
-    def hand_over(self) -> None:
-        """Have what was appended committed. Once for all that came in a turn of the event loop.
-
-        Waking the committer for each line would make it and the loop fight for the interpreter, for groups of one.
-        """
-        group, self._gathered = self._gathered, []
-        if not group:
-            return
+        turn = Turn(lines, sum(map(len, lines)), told)
+        self._waiting_bytes += turn.size
         with self._lock:
             if self._thread.is_alive() and not self._stopping:
-                self._waiting.put(group)
+                self._waiting.put(turn)
                 return
-        self._answer(group, NotTaking("stopping", "the server takes nothing more; send again later"))
+        self._answer([turn], NotTaking("stopping", "the server takes nothing more; send again later"))
 
     def tick(self) -> None:
         """Let the committer look whether the segment is old enough to be handed over."""
-        self._waiting.put([])
+        self._waiting.put(_LOOK)
 
     def stop(self, seconds: float) -> bool:
         """Commit what waits, hand the segment over, end. False if that took longer than `seconds`.
@@ -141,22 +138,23 @@ class GroupCommit:
             handed = self._waiting.get()
             if handed is None:
                 return group, True
-            group += handed
+            if handed.lines:
+                group.append(handed)
             if self._waiting.empty():
                 return group, False
 
     def _commit(self, group: Group) -> Declined | None:
         begun = self._clock.monotonic()
-        lines = b"".join([line for line, _ in group])
+        lines = b"".join([line for turn in group for line in turn.lines])
         try:
             self._segment.append(lines)
         except Declined as failure:
             self._metrics.commit_failures.add(failure.code)
-            _log.error("a group of %d lines is not on disk: %s", len(group), failure.__cause__ or failure)
+            _log.error("a group of %d lines is not on disk: %s", _count(group), failure.__cause__ or failure)
             return failure
         except Exception as failure:  # noqa: BLE001  Nobody foresaw it, and those who wait must hear something.
             self._metrics.unexpected.add()
-            _log.error("a group of %d lines is not on disk: %s", len(group), place_of(failure))
+            _log.error("a group of %d lines is not on disk: %s", _count(group), place_of(failure))
             return CommitFailed(failure)
         self._metrics.groups.add()
         self._metrics.committed_bytes.add(by=len(lines))
@@ -169,13 +167,22 @@ class GroupCommit:
         try:
             self._loop.call_soon_threadsafe(self._answer, group, failure)
         except RuntimeError:  # The loop is closed: nobody waits any more. The lines stay.
-            _log.warning("nobody waits any more for a group of %d lines", len(group))
+            _log.warning("nobody waits any more for a group of %d lines", _count(group))
 
     def _answer(self, group: Group, failure: Declined | None) -> None:
-        for line, told in group:
-            self._waiting_bytes -= len(line)
+        for turn in group:
+            self._waiting_bytes -= turn.size
             try:
-                told(failure)
+                turn.told(failure)
             except Exception as unforeseen:  # noqa: BLE001  Whoever it was, the others of the group hear their word.
                 self._metrics.unexpected.add()
-                _log.error("telling one of a group did not foresee %s", place_of(unforeseen))
+                _log.error("telling a turn of a group did not foresee %s", place_of(unforeseen))
+
+
+# What `tick` puts among the turns: nothing is to be committed.
+_LOOK = Turn([], 0, lambda _: None)
+
+
+def _count(group: Group) -> int:
+    """How many lines there are in it."""
+    return sum(len(turn.lines) for turn in group)

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tallypost_schema import documents, limits, names
@@ -542,15 +542,19 @@ def test_decode_report_takes_exactly_the_stacks_of_the_grammar(text: str) -> Non
     ),
     st.sets(st.sampled_from(["cmd/export", "cmd/export:pdf", "a", "other"])),
     st.sets(st.sampled_from(["crash/KeyError", "crash", "other"])),
+    st.booleans(),
 )
+@example(set(), {"crash"}, {""}, set(), {"other"}, True)
+@example({"cmd/export"}, set(), set(), {"a"}, {"other"}, True)
 def test_check_report_that_is_told_of_names_says_the_same_and_whether_there_are_others(
-    counters: set[str], stack_names: set[str], frames: set[str], known: set[str], known_stacks: set[str]
+    counters: set[str], stack_names: set[str], frames: set[str], known: set[str], known_stacks: set[str], is_first: bool
 ) -> None:
     """Names that keep their rules need not be looked at; frames, and all other names, are."""
     report = documents.decode_report(REPORT)
     stacks = {name + its_frames: 1 for name in stack_names for its_frames in frames}
     program = msgspec.structs.replace(report.programs[0], counters=dict.fromkeys(counters, 1), stacks=stacks)
-    report = msgspec.structs.replace(report, programs=[program])
+    other = msgspec.structs.replace(program, counters=dict.fromkeys(known, 1), stacks=dict.fromkeys(known_stacks, 1))
+    report = msgspec.structs.replace(report, programs=[program, other] if is_first else [other, program])
     is_one = all(map(names.is_counter, counters)) and all(map(names.is_stack, stacks))
 
     try:

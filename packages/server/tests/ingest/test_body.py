@@ -30,6 +30,24 @@ def windowed(log: int) -> bytes:
     return streamed(TEXT, compression_params=parameters)
 
 
+def single_segment(size: int) -> bytes:
+    """A frame whose window is its content, so many zeros (RFC 8878, 3.1.1)."""
+    blocks = [131_072] * (size // 131_072)
+    encoded = [
+        struct.pack("<I", block << 3 | 1 << 1 | (at == len(blocks)))[:3] + b"\0" for at, block in enumerate(blocks, 1)
+    ]
+    return struct.pack("<IBI", 0xFD2FB528, 0xA0, size) + b"".join(encoded)
+
+
+def short_in_a_window(log: int) -> bytes:
+    """A frame of 300 bytes that tells its size, and a window beyond it."""
+    return (
+        struct.pack("<IBBH", 0xFD2FB528, 0x40, (log - 10) << 3, 300 - 256)
+        + struct.pack("<I", 300 << 3 | 1)[:3]
+        + b" " * 300
+    )
+
+
 def halves(text: bytes, count: int) -> list[bytes]:
     size = -(-len(text) // count)
     return [text[place : place + size] for place in range(0, len(text), size)]
@@ -95,6 +113,7 @@ LARGE = b"a" * (shared.decoded_bytes_max + 1)
         (b"".join(map(zstd, halves(TEXT, 65))), "zstd"),
         (SKIPPABLE * 64 + zstd(TEXT), "zstd"),
         (windowed(24), "zstd"),
+        (short_in_a_window(24), "zstd"),
         (gzip.compress(LARGE, mtime=0), "gzip"),
         (b"".join(map(gzip.compress, halves(TEXT, 65))), "gzip"),
         (gzip.compress(LARGE[: len(LARGE) // 2], mtime=0) * 3, "gzip"),
@@ -117,11 +136,27 @@ def test_decode_at_the_limit_is_the_document(coding: Coding) -> None:
     assert text == Decoder().decode(body, coding)
 
 
+def test_frames_that_are_made_here_are_frames() -> None:
+    """Within the limits they are decoded."""
+    assert b"\0" * (1 << 20) == Decoder().decode(single_segment(1 << 20), "zstd")
+    assert b" " * 300 == Decoder().decode(short_in_a_window(23), "zstd")
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_decode_of_a_bomb_holds_little_memory(told: bool) -> None:
     """A body that stands for a gigabyte costs some limits' worth of memory, whether it says its size or not."""
     writer = zstandard.ZstdCompressor(write_content_size=told).compressobj(**({"size": 1 << 30} if told else {}))
     bomb = b"".join(writer.compress(b"\0" * (1 << 20)) for _ in range(1024)) + writer.flush()
+    assert_little_memory(bomb)
+
+
+def test_decode_of_a_bomb_that_is_its_own_window_holds_little_memory() -> None:
+    """A frame that claims to be needed in one piece is given no room for it."""
+    assert_little_memory(single_segment(64 << 20))
+
+
+def assert_little_memory(bomb: bytes) -> None:
+    """It is refused, for some limits' worth of memory."""
     tracemalloc.start()
 
     with pytest.raises(Refused, match="too_large"):

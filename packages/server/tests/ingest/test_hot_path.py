@@ -16,6 +16,7 @@ import zstandard
 from tallypost_schema import limits as shared
 from tallypost_schema import receipts
 from tallypost_server.app import App
+from tallypost_server.ingest.answers import Speller
 from tallypost_server.ingest.hot_path import hot_path, is_known
 from tallypost_server.ingest.protocol import BoundedHead
 from tallypost_server.settings import Settings
@@ -395,3 +396,67 @@ async def test_trouble_that_nobody_foresaw_before_a_body_is_taken_is_503(
 
     assert answers.startswith(b"HTTP/1.1 503 ")
     assert b'"code":"storage_failed"' in answers
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_id_of_an_answer_is_the_one_in_the_log(
+    serve: Serve, report: Document, caplog: pytest.LogCaptureFixture, form: str
+) -> None:
+    """Whoever is told of trouble can tell the operator which request it was."""
+
+    def broken(peer: str, headers: object) -> None:
+        raise ZeroDivisionError
+
+    async with serve(form) as served:
+        served.app.intake.enter = broken  # type: ignore[method-assign]
+        reader, writer = await served.connect()
+        writer.write(request(report()))
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    found = re.search(rb"x-request-id: (\S+)", head)
+    assert found is not None
+    assert f"request {found[1].decode()} met" in caplog.text
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_answer_of_a_server_that_stops_ends_its_connection(serve: Serve, report: Document, form: str) -> None:
+    """The next request would be cut off; who knows that connects elsewhere."""
+    async with serve(form) as served:
+        enter, admission = served.app.intake.enter, served.app.intake.admission
+
+        def last(peer: str, headers: Any) -> None:
+            enter(peer, headers)
+            admission.state = "stopping"
+
+        served.app.intake.enter = last  # type: ignore[method-assign]
+        reader, writer = await served.connect()
+        writer.write(request(report()))
+        answer = await reader.read()
+        writer.close()
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\nconnection: close\r\n" in answer
+
+
+async def test_body_is_let_go_with_its_answer(serve: Serve, report: Document) -> None:
+    """A connection that waits for its next request holds nothing of the last one."""
+    async with serve("hot path") as served:
+        reader, writer = await served.connect()
+        for number in range(2):  # Read, then known.
+            writer.write(request(report(id=f"{number:032x}")))
+            await reader.readuntil(b"}")
+
+            assert b"" == served.protocols[-1].cycle.body
+        writer.close()
+
+
+def test_speller_spells_common_headers_as_they_are_now() -> None:
+    """Uvicorn makes them anew each second, with the date in them."""
+    speller = Speller()
+
+    for date in (b"Tue, 24 Nov 2026 10:00:00 GMT", b"Tue, 24 Nov 2026 10:00:01 GMT"):
+        answer = speller.stored("1" * 64, [(b"date", date)], keep_alive=True)
+
+        assert b"\r\ndate: " + date + b"\r\n" in answer
+        assert receipts.encode_receipt("1" * 64) == answer.partition(b"\r\n\r\n")[2]

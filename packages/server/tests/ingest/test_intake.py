@@ -11,10 +11,11 @@ from tallypost_schema import limits as shared
 from tallypost_schema import receipts
 from tallypost_server import limits
 from tallypost_server.app import App
-from tallypost_server.errors import Declined, TooMuchWaiting
+from tallypost_server.errors import CommitFailed, Declined, TooMuchWaiting
 from tallypost_server.ingest import body as bodies
 from tallypost_server.ingest import intake as intakes
 from tallypost_server.segments.group_commit import GroupCommit
+from tallypost_server.testing import FaultyDisk
 
 pytestmark = pytest.mark.anyio
 Document = Callable[..., bytes]
@@ -54,18 +55,31 @@ async def test_documents_of_one_turn_share_a_sync_and_a_bad_one_is_refused_alone
     groups = 0
     hand_over = GroupCommit.hand_over
 
-    def counted(self: GroupCommit, *turn: Any) -> None:
+    def handed_over(self: GroupCommit, *turn: Any) -> None:
         nonlocal groups
         groups += 1
         hand_over(self, *turn)
 
-    monkeypatch.setattr(GroupCommit, "hand_over", counted)
+    monkeypatch.setattr(GroupCommit, "hand_over", handed_over)
     async with running() as (app, _):
         told = await asyncio.gather(*taken(app, good[0], b"{}", good[1], report(day="2020-01-01"), good[2]))
+        counted = app.intake.metrics.stored.value("report")
 
     assert [receipts.hash_of(document) for document in good] == told[::2]
     assert ["invalid", "too_old"] == [declined.code for declined in told[1::2]]
     assert 1 == groups
+    assert 3 == counted
+
+
+async def test_document_that_is_not_stored_counts_for_nothing(running: Any, report: Document, disk: FaultyDisk) -> None:
+    """Neither as stored, nor what it lacks as dropped."""
+    async with running() as (app, _):
+        disk.fail("sync")
+        (told,) = await asyncio.gather(*taken(app, report(counters={"undeclared": 1})))
+        metrics = app.intake.metrics
+
+    assert isinstance(told, CommitFailed)
+    assert (0, 0) == (metrics.stored.value("report"), metrics.dropped.value("counter"))
 
 
 async def test_documents_of_one_turn_are_stored_whatever_happens_to_one(

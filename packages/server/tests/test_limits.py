@@ -14,6 +14,9 @@ def test_limits_keep_their_relations_to_each_other() -> None:
     assert limits.applications_scan_seconds < 5
     assert limits.turn_bytes_max > limits.inline_bytes_max
     assert limits.waiting_bytes_max > 2 * shared.decoded_bytes_max
+    assert (
+        shared.zstd_window_bytes_max >= shared.decoded_bytes_max
+    )  # A frame that is its own window is not asked for it.
     assert limits.held_bytes_max > 2 * shared.wire_bytes_max
     assert limits.quarantine_bytes_max > 2 * shared.wire_bytes_max
     assert limits.frame_lines_bytes_max > limits.waiting_bytes_max

@@ -181,3 +181,13 @@ def test_stem_tells_when_and_by_whom_it_was_opened() -> None:
     assert segment_format.is_stem(stem)
     assert opened == segment_format.opened_in(stem)
     assert "0a1b2c3d" == segment_format.node_in(stem)
+
+
+def test_frames_without_a_checksum_are_torn() -> None:
+    """Nothing proves what is in them, and whoever seals lets the checksum stand for the lines."""
+    lines = b'{"v":1}\n'
+    unproven = zstandard.ZstdCompressor(write_checksum=False).compress(lines)
+
+    found = list(frames([zstandard.ZstdCompressor(write_checksum=True).compress(lines) + unproven]))
+
+    assert [Whole, Torn] == [type(frame) for frame in found]

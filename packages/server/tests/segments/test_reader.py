@@ -95,7 +95,7 @@ def test_entries_of_a_report_are_its_document(
         line_of_report(document, received=f"2026-11-24T10:00:0{number}.000Z", sha256="0" * 64) for number in range(2)
     ]
     path = data / "segments" / "open" / "documents-20261124T100000Z-0a0a0a0a-0b0b0b0b-000001.open"
-    path.write_bytes(zstandard.ZstdCompressor().compress(b"".join(lines)))
+    path.write_bytes(zstandard.ZstdCompressor(write_checksum=True).compress(b"".join(lines)))
     path.chmod(0o640)
 
     entries = segments.entries("0f" * 16)

@@ -173,13 +173,13 @@ def check_report(report: Report, counters: frozenset[str] = frozenset(), stacks:
     Raises:
         Invalid: it breaks a report's rules.
     """
-    if report.app not in _applications.kept and not _applications.keep((report.app,)):
+    if not _applications.keep((report.app,)):
         raise _refused("app", report.app, names.APPLICATION_RULE)
-    if report.day not in _days.kept and not _days.keep((report.day,)):
+    if not _days.keep((report.day,)):
         raise _refused("day", report.day, _DAY_RULE)
     if report.previous is not None and not _days.keep((report.previous,)):
         raise _refused("previous", report.previous, f"{_DAY_RULE}, or null")
-    if report.config is not None and report.config not in _labels.kept and not _labels.keep((report.config,)):
+    if report.config is not None and not _labels.keep((report.config,)):
         raise _refused("config", report.config, f"{_LABEL_RULE}, or null")
     are_known = True
     for program in report.programs:
@@ -256,7 +256,7 @@ def _convert(value: object, kind: type[Struct_]) -> Struct_:
 
 
 def _check_program(program: Program) -> None:
-    if program.program not in _programs.kept and not _programs.keep((program.program,)):
+    if not _programs.keep((program.program,)):
         raise _refused("program", program.program, names.PROGRAM_RULE)
     if not _labels.keep((program.version, program.python, program.os, program.arch)):
         for key in ("version", "python", "os", "arch"):
@@ -309,24 +309,24 @@ class _Kept:
     The length is looked at before one is kept, and so many are kept at most: they stay small, whoever sends them.
     """
 
-    __slots__ = ("_answers", "_characters_max", "_rule", "kept")
+    __slots__ = ("_answers", "_characters_max", "_kept", "_rule")
 
     def __init__(
         self, rule: Callable[[str], bool], characters_max: int = limits.name_characters_max, answers: int = 4096
     ) -> None:
         self._rule, self._characters_max, self._answers = rule, characters_max, answers
-        self.kept: set[str] = set()
+        self._kept: set[str] = set()
 
     def keep(self, texts: Collection[str]) -> bool:
         """Whether all of `texts` do."""
-        if self.kept.issuperset(texts):
+        if self._kept.issuperset(texts):
             return True
         if max(map(len, texts)) > self._characters_max or not all(map(self._rule, texts)):
             return False
-        if len(self.kept) + len(texts) > self._answers:
-            self.kept.clear()
+        if len(self._kept) + len(texts) > self._answers:
+            self._kept.clear()
         if len(texts) <= self._answers:
-            self.kept.update(texts)
+            self._kept.update(texts)
         return True
 
 

@@ -54,6 +54,12 @@ class Line(Struct, frozen=True):
     doc: msgspec.Raw
 
 
+class _Received(Struct, frozen=True):
+    """Of a line only when it was received."""
+
+    received: str
+
+
 class Manifest(Struct, frozen=True):
     """What stands beside a sealed segment; `bytes` and `sha256` are those of the file as it lies."""
 
@@ -80,6 +86,7 @@ _BEGIN_AND_END = re.compile(rb'\{"v":1,"received":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d
 
 _encoder = msgspec.json.Encoder()
 _line_decoder = msgspec.json.Decoder(Line)
+_received_decoder = msgspec.json.Decoder(_Received)
 _named_decoder = msgspec.json.Decoder(_Named)
 _manifest_decoder = msgspec.json.Decoder(Manifest)
 
@@ -118,17 +125,20 @@ def decode_line(line: bytes) -> Line:
 
 
 def received_in(lines: bytes) -> tuple[int, set[str]]:
-    """How many lines there are, and when they were received; what stands between is not read.
+    """How many lines there are, and when they were received. Of lines as they are spelled here the rest is not read.
 
     Raises:
-        msgspec.DecodeError: not each of them begins and ends as a line does.
+        msgspec.MsgspecError: one of them is none.
     """
     *whole, rest = lines.split(b"\n")
     # Those of one turn of the server are alike.
     found = [_BEGIN_AND_END.fullmatch(each) for each in {line[:_BEGIN_BYTES] + line[-1:] for line in whole}]
-    if rest or None in found:
+    if not rest and None not in found:
+        return len(whole), {each[1].decode("ascii") for each in found if each is not None}
+    moments = [line.received for line in _received_decoder.decode_lines(lines)]
+    if rest or len(moments) != len(whole):
         raise msgspec.DecodeError("not one document a line")
-    return len(whole), {each[1].decode("ascii") for each in found if each is not None}
+    return len(moments), set(moments)
 
 
 def stream_in(line: bytes) -> str:
@@ -251,7 +261,8 @@ def frames(pieces: Iterable[bytes]) -> Iterator[Frame]:
 
 def _lines_of(decompressor: zstandard.ZstdDecompressor, frame: bytes) -> bytes | None:
     try:
-        if zstandard.get_frame_parameters(frame).content_size > limits.frame_lines_bytes_max:
+        told = zstandard.get_frame_parameters(frame)
+        if told.content_size > limits.frame_lines_bytes_max or not told.has_checksum:
             return None
         lines = decompressor.decompress(frame)  # Checks the frame's checksum.
     except (zstandard.ZstdError, MemoryError):
